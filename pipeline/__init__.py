@@ -1,0 +1,1 @@
+"""Raw events to training examples, with Apache Beam and tf.Transform."""

@@ -1,0 +1,204 @@
+"""Events to raw examples: the split, and the history of every event."""
+
+from __future__ import annotations
+
+import bisect
+import math
+import zlib
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import apache_beam as beam
+import pyarrow as pa
+from apache_beam.transforms.window import GlobalWindow
+from apache_beam.utils.windowed_value import WindowedValue
+
+from pipeline.declaration import Declaration, SplitDeclaration
+from pipeline.events import Layout
+from pipeline.progress import advance
+from tfrec.features import ITEM_KEY, LABEL_PREFIX, SPLITS, USER_KEY, WEIGHT
+
+ROWS_PER_BATCH = 1_000
+
+Event = tuple[Any, ...]  # (given split, *columns of the parsed batch)
+
+
+class ExamplesBySplit(beam.PTransform):
+    """Makes raw examples of parsed events.
+
+    The result is a dict split → PCollection of record batches with one list per row: the
+    transform's inputs, `<history>_<column>` oldest first, labels, weight and keys.
+
+    Args:
+        declaration: of the data set.
+    """
+
+    def __init__(self, declaration: Declaration) -> None:
+        super().__init__()
+        self.declaration = declaration
+
+    def expand(self, batches: beam.PCollection) -> dict[str, beam.PCollection]:
+        declaration = self.declaration
+        layout = Layout.of(declaration)
+        rows = batches | "rows" >> beam.FlatMap(_rows)
+        split = declaration.split
+        cuts: Any = None
+        if split and split.kind == "time":
+            position = 1 + list(layout.types).index(declaration.time or "")
+            cuts = beam.pvalue.AsSingleton(
+                rows
+                | "times" >> beam.Map(lambda row: row[position])
+                | "quantiles" >> beam.ApproximateQuantiles.Globally(num_quantiles=1001)
+                | "cuts" >> beam.Map(_cut_times, split.fractions)
+            )
+        if declaration.histories or (split and split.kind in ("user_time", "leave_one_out")):
+            user = 1 + list(layout.types).index(declaration.user or "")
+            groups = (
+                rows
+                | "key by user" >> beam.Map(lambda row: (row[user], row))
+                | "by user" >> beam.GroupByKey()
+                | "events" >> beam.Values()
+            )
+        else:
+            groups = batches | "each batch" >> beam.Map(lambda batch: list(_rows(batch)))
+        examples = groups | "examples" >> beam.ParDo(MakeExamples(declaration), cuts).with_outputs(
+            *SPLITS
+        )
+        return {name: examples[name] for name in SPLITS}
+
+
+def _rows(element: tuple[str | None, pa.RecordBatch]) -> Iterator[Event]:
+    split, batch = element
+    columns = [column.to_pylist() for column in batch.columns]
+    return ((split, *values) for values in zip(*columns, strict=True))
+
+
+def _cut_times(quantiles: list[int], fractions: tuple[float, float, float]) -> tuple[int, int]:
+    def at(share: float) -> int:
+        return quantiles[min(len(quantiles) - 1, math.ceil(share * (len(quantiles) - 1)))]
+
+    return at(fractions[0]), at(fractions[0] + fractions[1])
+
+
+class MakeExamples(beam.DoFn):
+    """Sorts the events of one group in time, splits them and adds their histories.
+
+    An event's history holds events strictly before it in time, so that events of the same
+    second do not see one another. Equal times are ordered by content: the result does not
+    depend on the order of the source.
+    """
+
+    def __init__(self, declaration: Declaration) -> None:
+        super().__init__()
+        self.declaration = declaration
+        layout = Layout.of(declaration)
+        names = [None, *layout.types, *(LABEL_PREFIX + label for label in layout.labels)]
+        at = names.index
+        self.time = at(declaration.time) if declaration.time else None
+        self.by = self._split_column(names)
+        self.scalars: list[tuple[str, int, pa.DataType]] = []
+        for column in layout.inputs:
+            self.scalars.append((column, at(column), _TYPES[layout.types[column]]))
+        for label in layout.labels:
+            self.scalars.append((LABEL_PREFIX + label, at(LABEL_PREFIX + label), pa.float32()))
+        if declaration.weight:
+            self.scalars.append((WEIGHT, at(declaration.weight), pa.float32()))
+        for key, keyed in ((USER_KEY, declaration.user), (ITEM_KEY, declaration.item)):
+            if keyed:
+                self.scalars.append((key, at(keyed), pa.large_binary()))
+        self.histories = []
+        for name, history in declaration.histories.items():
+            columns = dict.fromkeys(declaration.column(feature) for feature in history.features)
+            where = at(LABEL_PREFIX + history.where) if history.where else None
+            parts = [(f"{name}_{c}", at(c), _TYPES[layout.types[c]]) for c in columns]
+            self.histories.append((history.length, where, parts))
+
+    def _split_column(self, names: list[str | None]) -> int | None:
+        split, user = self.declaration.split, self.declaration.user
+        if not split or split.kind != "random":
+            return None
+        by = split.by or user
+        return names.index(by) if by else None
+
+    def start_bundle(self) -> None:
+        self.buffers: dict[str, list[tuple[Event, list[list[Event]]]]] = {s: [] for s in SPLITS}
+
+    def process(self, events: Iterable[Event], cuts: tuple[int, int] | None) -> Iterator[Any]:
+        rows = list(events)
+        if self.time is not None:
+            time = self.time
+            rows.sort(key=lambda row: (row[time], repr(row)))
+        splits = self._splits(rows, cuts)
+        for split, example in zip(splits, self._with_histories(rows), strict=True):
+            buffer = self.buffers[split]
+            buffer.append(example)
+            if len(buffer) >= ROWS_PER_BATCH:
+                yield beam.pvalue.TaggedOutput(split, self._batch(split))
+
+    def finish_bundle(self) -> Iterator[Any]:
+        for split, buffer in self.buffers.items():
+            if buffer:
+                value = WindowedValue(self._batch(split), 0, [GlobalWindow()])
+                yield beam.pvalue.TaggedOutput(split, value)
+
+    def _splits(self, rows: list[Event], cuts: tuple[int, int] | None) -> list[str]:
+        split = self.declaration.split
+        if split is None:
+            return [row[0] for row in rows]
+        if split.kind == "user_time":
+            first = _boundary(len(rows), split.fractions[0])
+            second = _boundary(len(rows), split.fractions[0] + split.fractions[1])
+            return [SPLITS[(i >= first) + (i >= second)] for i in range(len(rows))]
+        if split.kind == "leave_one_out":
+            return (["train"] * (len(rows) - 2) + ["validation", "test"])[-len(rows) :] if len(
+                rows
+            ) > 2 else ["train", "test"][: len(rows)]
+        if split.kind == "time":
+            assert cuts is not None and self.time is not None
+            return [SPLITS[bisect.bisect_left(cuts, row[self.time])] for row in rows]
+        return [_random_split(split, row if self.by is None else row[self.by]) for row in rows]
+
+    def _with_histories(self, rows: list[Event]) -> Iterator[tuple[Event, list[list[Event]]]]:
+        if not self.histories:
+            yield from ((row, []) for row in rows)
+            return
+        assert self.time is not None
+        past: list[list[Event]] = [[] for _ in self.histories]
+        seen = 0
+        for row in rows:
+            while rows[seen][self.time] < row[self.time]:
+                for (length, where, _), events in zip(self.histories, past, strict=True):
+                    if where is None or rows[seen][where] == 1:
+                        events.append(rows[seen])
+                        del events[:-length]
+                seen += 1
+            yield row, [list(events) for events in past]
+
+    def _batch(self, split: str) -> pa.RecordBatch:
+        examples, self.buffers[split] = self.buffers[split], []
+        advance("examples made", len(examples))
+        arrays, names = [], []
+        offsets = pa.array(range(len(examples) + 1), pa.int64())
+        for name, index, kind in self.scalars:
+            values = pa.array([row[index] for row, _ in examples], kind)
+            arrays.append(pa.LargeListArray.from_arrays(offsets, values))
+            names.append(name)
+        for position, (_, _, parts) in enumerate(self.histories):
+            for name, index, kind in parts:
+                lists = [[event[index] for event in past[position]] for _, past in examples]
+                arrays.append(pa.array(lists, pa.large_list(kind)))
+                names.append(name)
+        return pa.RecordBatch.from_arrays(arrays, names)
+
+
+_TYPES = {"string": pa.large_binary(), "number": pa.float32(), "time": pa.int64()}
+
+
+def _boundary(count: int, share: float) -> int:
+    return math.floor(count * share + 1e-9)
+
+
+def _random_split(split: SplitDeclaration, key: Any) -> str:
+    share = zlib.crc32(f"{split.seed}:{key}".encode()) / 2**32
+    first, second, _ = split.fractions
+    return SPLITS[(share >= first) + (share >= first + second)]

@@ -1,0 +1,142 @@
+"""What the pipeline leaves in the data set directory."""
+
+from __future__ import annotations
+
+import os
+import uuid
+import zlib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import apache_beam as beam
+import numpy as np
+import pyarrow as pa
+import tensorflow as tf
+from tfx_bsl.coders.example_coder import RecordBatchToExamplesEncoder
+
+from pipeline.progress import advance
+from tfrec.features import SPLITS
+
+
+class WriteShards(beam.PTransform):
+    """Writes serialized examples to `<directory>/<split>-0000i-of-0000n.tfrecord`.
+
+    An example's place is the hash of its content: the order is as good as shuffled, and the same
+    events give the same bytes on any runner. A retried shard replaces itself.
+
+    Args:
+        directory: local or remote.
+        split: of the examples.
+        shards: number of files.
+    """
+
+    def __init__(self, directory: str, split: str, shards: int) -> None:
+        super().__init__()
+        self.directory, self.split, self.shards = directory, split, shards
+
+    def expand(self, examples: beam.PCollection) -> beam.PCollection:
+        shards = self.shards
+        indices = examples.pipeline | beam.Create(
+            [(index, b"") for index in range(shards)]  # an empty shard is a file too
+        )
+        keyed = examples | "hash" >> beam.Map(lambda e: (zlib.crc32(e) % shards, e))
+        return (
+            (keyed, indices)
+            | beam.Flatten()
+            | beam.GroupByKey()
+            | "write" >> beam.MapTuple(self._write)
+        )
+
+    def _write(self, index: int, examples: Iterable[bytes]) -> None:
+        name = f"{self.split}-{index:05d}-of-{self.shards:05d}.tfrecord"
+        path = os.path.join(self.directory, name)
+        partial = f"{path}.{uuid.uuid4().hex}"
+        rows = sorted((zlib.crc32(e), e) for e in examples if e)
+        with tf.io.TFRecordWriter(partial) as writer:
+            for _, example in rows:
+                writer.write(example)
+        tf.io.gfile.rename(partial, path, overwrite=True)
+        advance("rows written", len(rows))
+
+
+def encode(batch: pa.RecordBatch, schema: Any = None) -> list[bytes]:
+    """Serialized tf.Examples of a record batch, one per row."""
+    return RecordBatchToExamplesEncoder(schema).encode(batch)
+
+
+def with_passthrough(element: tuple[pa.RecordBatch, dict[str, pa.Array]]) -> pa.RecordBatch:
+    """One record batch of tf.Transform's output and the columns that passed by it."""
+    batch, passed = element
+    present = set(batch.schema.names)
+    extra = {name: array for name, array in passed.items() if name not in present}
+    return pa.RecordBatch.from_arrays(
+        [*batch.columns, *extra.values()], [*batch.schema.names, *extra]
+    )
+
+
+class CountIds(beam.CombineFn):
+    """Sums (ids, counts) pairs into one array: element i is the count of id i."""
+
+    def create_accumulator(self) -> np.ndarray:
+        return np.zeros(0, np.int64)
+
+    def add_input(self, total: np.ndarray, pair: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
+        ids, counts = pair
+        if len(ids) and ids[-1] >= len(total):  # ids are sorted
+            total = np.pad(total, (0, int(ids[-1]) + 1 - len(total)))
+        total[ids] += counts
+        return total
+
+    def merge_accumulators(self, totals: Iterable[np.ndarray]) -> np.ndarray:
+        merged = self.create_accumulator()
+        for total in totals:
+            short, long = sorted((merged, total), key=len)
+            merged = long.copy()
+            merged[: len(short)] += short
+        return merged
+
+    def extract_output(self, total: np.ndarray) -> np.ndarray:
+        return total
+
+
+def ids_by_table(
+    batch: pa.RecordBatch, tables: dict[str, str]
+) -> Iterator[tuple[str, tuple[np.ndarray, np.ndarray]]]:
+    """(table, (sorted ids, counts)) of every feature in `tables` (feature → table)."""
+    for name, table in tables.items():
+        values = batch.column(name).flatten().to_numpy(zero_copy_only=False)
+        yield table, np.unique(values, return_counts=True)
+
+
+def longest_lists(batch: pa.RecordBatch, depths: dict[str, int]) -> Iterator[tuple[str, int]]:
+    """(feature, most values in one list), at the given depth of nesting."""
+    for name, depth in depths.items():
+        column = batch.column(name)
+        for _ in range(depth):
+            column = column.flatten()
+        yield name, int(max(np.diff(column.offsets.to_numpy()), default=0))
+
+
+def write_vocabulary(path: Path, tokens: list[str] | None, counts: np.ndarray) -> None:
+    """Tab-separated `id, count, value`: padding, vocabulary by descending count, OOV buckets.
+
+    Args:
+        path: file to write.
+        tokens: values of ids 1…n; None for hashes and buckets, which have no values.
+        counts: of the training split, by id.
+    """
+    names = ["[padding]", *(tokens or [])]
+    with path.open("w", encoding="utf-8") as file:
+        file.write("id\tcount\tvalue\n")
+        for index, count in enumerate(counts):
+            if index < len(names):
+                value = names[index]
+            else:
+                value = f"[oov {index - len(names)}]" if tokens is not None else ""
+            file.write(f"{index}\t{count}\t{value}\n")
+
+
+def split_counts(counts: dict[str, int]) -> str:
+    """Counts of the splits as a person reads them."""
+    return ", ".join(f"{split} {counts[split]:,}" for split in SPLITS if split in counts)

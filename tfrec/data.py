@@ -1,0 +1,179 @@
+"""TFRecords of a data set directory to batches of tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
+
+from tfrec.features import ITEM_KEY, LABEL_PREFIX, USER_KEY, WEIGHT, Feature, Features
+from tfrec.strict import UserError
+
+SHUFFLE_ROWS = 100_000
+FILES_AT_ONCE = 4
+
+Batch = tuple[dict[str, tf.Tensor], dict[str, tf.Tensor], tf.Tensor]
+
+
+def files(directory: str | Path, split: str) -> list[str]:
+    """TFRecord files of a split, in order.
+
+    Raises:
+        UserError: there is none.
+    """
+    found = sorted(tf.io.gfile.glob(f"{directory}/examples/{split}-*.tfrecord"))
+    if not found:
+        raise UserError(f"data set {directory} has no split {split!r}")
+    return found
+
+
+def training_batches(
+    directory: str | Path, features: Features, batch_size: int, seed: int, epoch: int
+) -> tf.data.Dataset:
+    """Shuffled batches of the training split, one pass.
+
+    Args:
+        directory: of the data set.
+        features: whose tasks are wanted.
+        batch_size: examples of a batch; the last one may be smaller.
+        seed, epoch: decide the order, and nothing else does.
+
+    Yields:
+        (inputs by name, labels by task, weights (batch,)).
+    """
+    seed = hash((seed, epoch)) % 2**31  # of integers: the same in every process
+    names = tf.data.Dataset.from_tensor_slices(files(directory, "train"))
+    names = names.shuffle(10_000, seed=seed)
+    records = names.interleave(
+        tf.data.TFRecordDataset, cycle_length=FILES_AT_ONCE, num_parallel_calls=tf.data.AUTOTUNE
+    )
+    records = records.shuffle(SHUFFLE_ROWS, seed=seed)
+    return _parsed(records, features, batch_size, keys=False)
+
+
+def evaluation_batches(
+    directory: str | Path, features: Features, split: str, batch_size: int
+) -> tf.data.Dataset:
+    """Batches of a split in stored order, one pass.
+
+    Yields:
+        (inputs by name, labels by task, weights (batch,), raw keys `user` and `item` (batch,)).
+    """
+    records = tf.data.TFRecordDataset(files(directory, split))
+    return _parsed(records, features, batch_size, keys=True)
+
+
+def _parsed(
+    records: tf.data.Dataset, features: Features, batch_size: int, keys: bool
+) -> tf.data.Dataset:
+    spec = stored_spec(features)
+
+    def parse(examples: tf.Tensor) -> Any:
+        values = tf.io.parse_example(examples, spec)
+        inputs = pad(features, values)
+        _check_ids(features, inputs)
+        labels = {label.name: values[LABEL_PREFIX + label.name] for label in features.labels}
+        count = tf.shape(examples)[:1]
+        weights = values[WEIGHT] if features.weighted else tf.ones(count)
+        if not keys:
+            return inputs, labels, weights
+        nobody = tf.fill(count, "")
+        return inputs, labels, weights, {
+            "user": values.get(USER_KEY, nobody), "item": values.get(ITEM_KEY, nobody)
+        }  # fmt: skip
+
+    batches = records.batch(batch_size)
+    return batches.map(parse, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
+
+
+def stored_spec(features: Features) -> dict[str, Any]:
+    """How the stored examples are parsed."""
+    spec: dict[str, Any] = {}
+    for feature in (*features.features, *features.crosses):
+        spec[feature.name] = _stored(feature, in_history=False)
+    for history in features.histories:
+        for feature in history.features:
+            spec[feature.name] = _stored(feature, in_history=True)
+    for label in features.labels:
+        spec[LABEL_PREFIX + label.name] = tf.io.FixedLenFeature([], tf.float32)
+    if features.weighted:
+        spec[WEIGHT] = tf.io.FixedLenFeature([], tf.float32)
+    for key, column in ((USER_KEY, features.user_key), (ITEM_KEY, features.item_key)):
+        if column:
+            spec[key] = tf.io.FixedLenFeature([], tf.string)
+    return spec
+
+
+def _stored(feature: Feature, in_history: bool) -> Any:
+    dtype = tf.int64 if feature.kind == "category" else tf.float32
+    if not in_history and not feature.length:
+        return tf.io.FixedLenFeature([], dtype)
+    nested = in_history and feature.length
+    lengths = [tf.io.RaggedFeature.RowLengths(f"{feature.name}$row_lengths_1")] if nested else []
+    return tf.io.RaggedFeature(
+        dtype, f"{feature.name}$ragged_values", lengths, row_splits_dtype=tf.int64
+    )
+
+
+def pad(features: Features, values: dict[str, Any]) -> dict[str, tf.Tensor]:
+    """Model inputs of transformed values: ragged ones become dense, padded with 0 on the right.
+
+    Args:
+        features: of the data set.
+        values: by feature, as stored or as the transform returns them.
+    """
+    inputs = {}
+    for feature in (*features.features, *features.crosses):
+        inputs[feature.name] = _dense(values[feature.name], [feature.length])
+    for history in features.histories:
+        for feature in history.features:
+            inputs[feature.name] = _dense(values[feature.name], [history.length, feature.length])
+    return inputs
+
+
+def _dense(value: Any, lengths: list[int | None]) -> tf.Tensor:
+    if isinstance(value, tf.RaggedTensor):
+        return value.to_tensor(shape=[None, *(length for length in lengths if length)])
+    return value
+
+
+def _check_ids(features: Features, inputs: dict[str, tf.Tensor]) -> None:
+    """An id beyond its table would be an error on a CPU and zeros on a GPU: it is an error."""
+    steps = [feature for history in features.histories for feature in history.features]
+    for feature in (*features.features, *features.crosses, *steps):
+        if feature.kind == "category":
+            size = features.table(feature.table).size
+            tf.debugging.assert_less(
+                tf.reduce_max(inputs[feature.name]),
+                tf.constant(size, tf.int64),
+                f"feature {feature.name}: an id is beyond its table of {size} rows; "
+                "make the data set again",
+            )
+
+
+def readable(batches: tf.data.Dataset, directory: str | Path) -> Iterator[Any]:
+    """Iterates; a broken file becomes an error that names it.
+
+    Raises:
+        UserError: a file is truncated or damaged.
+    """
+    try:
+        yield from batches
+    except tf.errors.DataLossError as error:
+        raise broken_file(directory, error) from None
+
+
+def broken_file(directory: str | Path, error: Exception) -> UserError:
+    """The error to raise when a TFRecord of the data set could not be read to its end."""
+    for path in sorted(tf.io.gfile.glob(f"{directory}/examples/*.tfrecord")):
+        try:
+            rows = 0
+            for _ in tf.data.TFRecordDataset(path):
+                rows += 1
+        except tf.errors.DataLossError:
+            return UserError(
+                f"{path}: truncated or damaged after {rows:,} examples; make the data set again"
+            )
+    return UserError(f"{directory}: {error}")

@@ -1,0 +1,162 @@
+"""Metrics of a model on a split, and of the baselines beside it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from tfrec.data import evaluation_batches, readable
+from tfrec.features import Features
+from tfrec.metrics import Array, binary_metrics, regression_metrics
+from tfrec.models.base import Model
+
+BATCH_SIZE = 4096
+SMOOTHING = 10.0  # ratings of the global mean that the item mean begins with
+
+
+@dataclass(frozen=True)
+class Split:
+    """Labels and keys of a split, in stored order.
+
+    Attributes:
+        labels: by task, (n,).
+        weights: (n,).
+        users, items: (n,) raw keys as bytes.
+    """
+
+    labels: dict[str, Array]
+    weights: Array
+    users: Array
+    items: Array
+
+
+class Evaluator:
+    """Measures models on one split.
+
+    Args:
+        directory: of the data set.
+        features: with the tasks to measure.
+        split: to measure on.
+
+    Raises:
+        UserError: the data set has no such split.
+    """
+
+    def __init__(self, directory: str | Path, features: Features, split: str) -> None:
+        self.directory, self.features = directory, features
+        self.batches = evaluation_batches(directory, features, split, BATCH_SIZE)
+        self._predict: dict[int, Any] = {}
+
+    def predict(self, model: Model) -> tuple[dict[str, Array], Split]:
+        """Served values by task, (n,) each, and what they are measured against."""
+        function = self._predict.get(id(model))
+        if function is None:
+            function = tf.function(
+                lambda inputs: model.probabilities(model(inputs, training=False)),
+                reduce_retracing=True,
+            )
+            self._predict[id(model)] = function
+        predicted: dict[str, list[Array]] = {label.name: [] for label in self.features.labels}
+        truth = _Columns(self.features)
+        for inputs, labels, weights, keys in readable(self.batches, self.directory):
+            for name, values in function(inputs).items():
+                predicted[name].append(values.numpy())
+            truth.add(labels, weights, keys)
+        return {name: np.concatenate(parts) for name, parts in predicted.items()}, truth.split()
+
+    def evaluate(self, model: Model) -> dict[str, dict[str, float | None]]:
+        """Metrics by task."""
+        predicted, split = self.predict(model)
+        return {
+            label.name: measure(self.features, label.name, predicted[label.name], split)
+            for label in self.features.labels
+        }
+
+
+class _Columns:
+    """Gathers labels, weights and keys batch by batch."""
+
+    def __init__(self, features: Features) -> None:
+        self.labels: dict[str, list[Array]] = {label.name: [] for label in features.labels}
+        self.others: tuple[list[Array], list[Array], list[Array]] = ([], [], [])
+
+    def add(self, labels: dict[str, Any], weights: Any, keys: dict[str, Any]) -> None:
+        for name, parts in self.labels.items():
+            parts.append(labels[name].numpy())
+        others = (weights, keys["user"], keys["item"])
+        for parts, values in zip(self.others, others, strict=True):
+            parts.append(values.numpy())
+
+    def split(self) -> Split:
+        labels = {name: np.concatenate(parts) for name, parts in self.labels.items()}
+        return Split(labels, *(np.concatenate(parts) for parts in self.others))
+
+
+def measure(
+    features: Features, task: str, values: Array, split: Split
+) -> dict[str, float | None]:
+    """Metrics of one task's served values."""
+    label = next(label for label in features.labels if label.name == task)
+    if label.task == "binary":
+        users = split.users if features.user_key else None
+        return binary_metrics(split.labels[task], values, users, split.weights)
+    return regression_metrics(split.labels[task], values, split.weights)
+
+
+def baselines(
+    directory: str | Path, features: Features, split: Split
+) -> dict[str, dict[str, dict[str, float | None]]]:
+    """Metrics, by baseline and task, of what needs no model.
+
+    `global mean`: the training split's mean label. `item mean`: the item's mean label there,
+    smoothed by 10 labels of the global mean.
+
+    Args:
+        directory: of the data set.
+        features: with the tasks to measure.
+        split: to measure on.
+    """
+    train = _Columns(features)
+    for _, labels, weights, keys in readable(
+        evaluation_batches(directory, features, "train", BATCH_SIZE), directory
+    ):
+        train.add(labels, weights, keys)
+    seen = train.split()
+    result: dict[str, dict[str, dict[str, float | None]]] = {"global mean": {}}
+    if features.item_key:
+        result["item mean"] = {}
+    for label in features.labels:
+        known = np.isfinite(seen.labels[label.name])
+        values, weights = seen.labels[label.name][known], seen.weights[known]
+        mean = float(np.average(values, weights=weights)) if weights.sum() else 0.0
+        constant = np.full(len(split.weights), mean)
+        result["global mean"][label.name] = measure(features, label.name, constant, split)
+        if features.item_key:
+            items, index = np.unique(seen.items[known], return_inverse=True)
+            counts = np.bincount(index, weights, len(items))
+            sums = np.bincount(index, values * weights, len(items))
+            means = dict(
+                zip(items, (sums + SMOOTHING * mean) / (counts + SMOOTHING), strict=True)
+            )
+            served = np.array([means.get(item, mean) for item in split.items])
+            result["item mean"][label.name] = measure(features, label.name, served, split)
+    return result
+
+
+def table(rows: dict[str, dict[str, dict[str, float | None]]]) -> str:
+    """Metrics as aligned text: rows by name, then task, then metric."""
+    lines = []
+    tasks = list(next(iter(rows.values())))
+    for task in tasks:
+        metrics = list(next(iter(rows.values()))[task])
+        width = max(len(name) for name in rows)
+        lines.append(f"{task:<{width}}  " + "  ".join(f"{m:>11}" for m in metrics))
+        for name, by_task in rows.items():
+            cells = [by_task[task][metric] for metric in metrics]
+            shown = ("—" if cell is None else f"{cell:.4f}" for cell in cells)
+            lines.append(f"{name:<{width}}  " + "  ".join(f"{cell:>11}" for cell in shown))
+    return "\n".join(lines)

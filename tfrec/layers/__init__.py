@@ -1,0 +1,1 @@
+"""Keras layers that models are built of."""

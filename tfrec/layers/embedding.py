@@ -1,0 +1,141 @@
+"""Embedding tables and the vectors of an example's features."""
+
+from __future__ import annotations
+
+import tensorflow as tf
+import tf_keras as keras
+
+from tfrec.features import Feature, Features, History
+
+
+@keras.utils.register_keras_serializable("tfrec")
+class Embedding(keras.layers.Layer):
+    """One table of vectors. Id 0 is padding: its vector is zero and is never trained.
+
+    Args:
+        size: rows, padding included.
+        dim: length of a vector.
+        stddev: of the normal distribution that the vectors begin with.
+
+    Call: ids (…,) → vectors (…, dim) in the compute dtype; the table itself is float32.
+    """
+
+    optimizer_group = "embedding"
+
+    def __init__(self, size: int, dim: int, stddev: float = 0.01, **kwargs) -> None:
+        super().__init__(**kwargs)
+        self.size, self.dim, self.stddev = size, dim, stddev
+
+    def build(self, input_shape) -> None:
+        self.table = self.add_weight(
+            name="table",
+            shape=(self.size, self.dim),
+            dtype=tf.float32,
+            initializer=keras.initializers.RandomNormal(stddev=self.stddev),
+            experimental_autocast=False,
+        )
+        super().build(input_shape)
+
+    def call(self, ids: tf.Tensor) -> tf.Tensor:
+        vectors = tf.nn.embedding_lookup(self.table, ids)
+        real = tf.cast(ids != 0, vectors.dtype)
+        return tf.cast(vectors * real[..., tf.newaxis], self.compute_dtype)
+
+    def get_config(self) -> dict:
+        return {
+            **super().get_config(), "size": self.size, "dim": self.dim, "stddev": self.stddev
+        }  # fmt: skip
+
+
+class Embeddings(keras.layers.Layer):
+    """The vectors of all categories, and of the histories, of an example.
+
+    Features that share a table share its vectors.
+
+    Args:
+        features: of the data set.
+        dim: length of every vector.
+        histories: histories that are embedded too.
+        stddev: of the initial vectors.
+
+    Call: dict of inputs → dict of vectors by feature name, (batch, dim) for a category (the mean
+    of its values where it may have many), (batch, events, dim) for a history's category.
+    """
+
+    def __init__(
+        self,
+        features: Features,
+        dim: int,
+        histories: tuple[History, ...] = (),
+        stddev: float = 0.01,
+        **kwargs,
+    ) -> None:
+        super().__init__(**kwargs)
+        steps = [f for history in histories for f in history.features if f.kind == "category"]
+        self.embedded: tuple[Feature, ...] = (*features.categories, *steps)
+        self.tables = {
+            name: Embedding(features.table(name).size, dim, stddev, name=f"table_{name}")
+            for name in dict.fromkeys(feature.table for feature in self.embedded)
+        }
+
+    def call(self, inputs: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        vectors = {}
+        for feature in self.embedded:
+            ids = inputs[feature.name]
+            vector = self.tables[feature.table](ids)
+            vectors[feature.name] = mean_of_values(vector, ids) if feature.length else vector
+        return vectors
+
+
+def mean_of_values(vectors: tf.Tensor, ids: tf.Tensor) -> tf.Tensor:
+    """Mean over the values that are there: (…, values, dim), ids (…, values) → (…, dim).
+
+    Zero where there is none.
+    """
+    count = tf.reduce_sum(tf.cast(ids != 0, vectors.dtype), axis=-1, keepdims=True)
+    return tf.reduce_sum(vectors, axis=-2) / tf.maximum(count, 1)
+
+
+def history_mask(inputs: dict[str, tf.Tensor], history: History) -> tf.Tensor:
+    """True at real events: (batch, events)."""
+    return inputs[history.mask_feature.name] != 0
+
+
+def history_vectors(
+    vectors: dict[str, tf.Tensor], inputs: dict[str, tf.Tensor], history: History
+) -> tf.Tensor:
+    """Each event of a history as one vector, its features side by side.
+
+    Returns:
+        (batch, events, width); zero at padding.
+    """
+    parts = [
+        vectors[f.name] if f.kind == "category" else inputs[f.name][..., tf.newaxis]
+        for f in history.features
+    ]
+    return _joined(parts)
+
+
+def candidate_vectors(
+    vectors: dict[str, tf.Tensor], inputs: dict[str, tf.Tensor], history: History
+) -> tf.Tensor:
+    """The candidate in the form that `history_vectors` has: (batch, width)."""
+    parts = [
+        vectors[f.mirrors] if f.kind == "category" else inputs[f.mirrors][..., tf.newaxis]
+        for f in history.features
+    ]
+    return _joined(parts)
+
+
+def field_vectors(
+    vectors: dict[str, tf.Tensor], inputs: dict[str, tf.Tensor], features: Features
+) -> tf.Tensor:
+    """All fields side by side, categories as vectors and numbers as they are: (batch, width)."""
+    parts = [vectors[f.name] for f in features.categories]
+    parts += [inputs[f.name][:, tf.newaxis] for f in features.numbers]
+    return _joined(parts)
+
+
+def _joined(parts: list[tf.Tensor]) -> tf.Tensor:
+    dtype = parts[0].dtype  # numbers follow the vectors' precision
+    return tf.concat([tf.cast(part, dtype) for part in parts], axis=-1)

@@ -1,0 +1,51 @@
+"""The multi-layer perceptron."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import tensorflow as tf
+import tf_keras as keras
+
+from tfrec.layers.activations import activation_layer
+
+
+class MLP(keras.layers.Layer):
+    """Dense layers, each with batch norm (an option), activation and dropout.
+
+    Args:
+        hidden: widths.
+        activation: `relu`, `dice`, `prelu` or another Keras name.
+        dropout: share of the units dropped after each layer.
+        batch_norm: normalise before each activation.
+        output: width of a last layer without activation; None for no such layer.
+
+    Call: (…, width) → (…, output or hidden[-1]).
+    """
+
+    def __init__(
+        self,
+        hidden: Sequence[int],
+        activation: str = "relu",
+        dropout: float = 0.0,
+        batch_norm: bool = False,
+        output: int | None = None,
+        **kwargs,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.stack: list[keras.layers.Layer] = []
+        for width in hidden:
+            self.stack.append(keras.layers.Dense(width, kernel_initializer="he_normal"))
+            if batch_norm:
+                self.stack.append(keras.layers.BatchNormalization(synchronized=True))
+            self.stack.append(activation_layer(activation))
+            if dropout:
+                self.stack.append(keras.layers.Dropout(dropout))
+        if output is not None:
+            self.stack.append(keras.layers.Dense(output))
+
+    def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
+        value = inputs
+        for layer in self.stack:
+            value = layer(value, training=training)
+        return value

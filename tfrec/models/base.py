@@ -1,0 +1,147 @@
+"""What all models have in common."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any, ClassVar
+
+import tensorflow as tf
+import tf_keras as keras
+
+from tfrec.features import Features
+from tfrec.losses import global_mean, task_loss
+
+Inputs = dict[str, tf.Tensor]
+
+
+class _Complete(type):
+    """Gives a model its configuration and its variables as soon as its constructor returns."""
+
+    def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+        model = super().__call__(*args, **kwargs)
+        if isinstance(model, Model):
+            bound = inspect.signature(cls.__init__).bind(model, *args, **kwargs)
+            bound.apply_defaults()
+            _, _, *hyperparameters = bound.arguments.items()  # without self and features
+            # Not through Keras' setattr, which would wrap what is in it.
+            object.__setattr__(model, "hyperparameters", dict(hyperparameters))
+            model(empty_batch(model.features), training=False)
+        return model
+
+
+class Model(keras.Model, metaclass=_Complete):
+    """A model built from the features of a data set and its own hyperparameters.
+
+    `call` takes a dict of named tensors, as `tfrec.data` yields them, and returns a dict
+    task → logits (batch,) float32. All variables exist when the constructor returns, and belong
+    to an optimizer group by the layer that owns them: `linear`, `embedding` or `dense`.
+
+    Attributes:
+        features: of the data set.
+        hyperparameters: all other constructor arguments, by name.
+        defaults: training settings that suit the model where the user names none.
+    """
+
+    defaults: ClassVar[dict[str, Any]] = {}
+
+    def __init__(self, features: Features) -> None:
+        super().__init__()
+        self.features = features
+        self.loss_tracker = keras.metrics.Mean(name="loss")
+
+    @property
+    def metrics(self) -> list[keras.metrics.Metric]:
+        """Metrics of training that are reset every epoch."""
+        return [self.loss_tracker]
+
+    def train_step(self, data: tuple) -> dict[str, tf.Tensor]:
+        """One step on (inputs, labels by task, weights). Used by `fit` and by `tfrec.train`."""
+        inputs, labels, weights = data
+        with tf.GradientTape() as tape:
+            logits = self(inputs, training=True)
+            loss = tf.add_n(
+                [
+                    global_mean(*task_loss(label, labels[label.name], logits[label.name], weights))
+                    for label in self.features.labels
+                ]
+            )
+        variables = self.trainable_variables
+        self.optimizer.apply_gradients(
+            zip(tape.gradient(loss, variables), variables, strict=True)
+        )
+        # The losses of the replicas add up to the global mean.
+        replicas = tf.distribute.get_strategy().num_replicas_in_sync
+        self.loss_tracker.update_state(loss * replicas)
+        return {"loss": self.loss_tracker.result()}
+
+    def probabilities(self, logits: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        """What is served: a probability for a binary task, the value itself for a regression."""
+        return {
+            label.name: tf.sigmoid(logits[label.name])
+            if label.task == "binary"
+            else logits[label.name]
+            for label in self.features.labels
+        }
+
+    def groups(self) -> dict[str, list[tf.Variable]]:
+        """Trainable variables by optimizer group."""
+        groups: dict[str, list[tf.Variable]] = {"linear": [], "embedding": [], "dense": []}
+        for layer in self.submodules:
+            if isinstance(layer, keras.layers.Layer):
+                group = getattr(layer, "optimizer_group", "dense")
+                groups[group] += layer._trainable_weights  # its own, not those of nested layers
+        return groups
+
+    def get_config(self) -> dict[str, Any]:
+        """Constructor arguments, JSON-ready."""
+        return {"features": self.features.to_dict(), **self.hyperparameters}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> Model:
+        """Rebuilds an untrained model from `get_config`."""
+        del custom_objects
+        return cls(**{**config, "features": Features.from_dict(config["features"])})
+
+
+class RankingModel(Model):
+    """A model of one task: subclasses compute its logit in `logits`.
+
+    Raises:
+        ValueError: the features have several labels; choose one with `Features.with_labels`.
+    """
+
+    def __init__(self, features: Features) -> None:
+        if len(features.labels) != 1:
+            names = [label.name for label in features.labels]
+            raise ValueError(f"a ranking model has one task, the features have {names}")
+        super().__init__(features)
+
+    def logits(self, inputs: Inputs, training: bool | None) -> tf.Tensor:
+        """(batch,) logits of the task."""
+        raise NotImplementedError
+
+    def call(self, inputs: Inputs, training: bool | None = None) -> dict[str, tf.Tensor]:
+        """Logits by task."""
+        logits = tf.cast(self.logits(inputs, training), tf.float32)
+        return {self.features.labels[0].name: logits}
+
+
+def input_shapes(features: Features) -> dict[str, tuple[tf.DType, tuple[int, ...]]]:
+    """Dtype and shape, without the batch, of every input of a model."""
+    shapes: dict[str, tuple[tf.DType, tuple[int, ...]]] = {}
+    for feature in (*features.features, *features.crosses):
+        dtype = tf.int64 if feature.kind == "category" else tf.float32
+        shapes[feature.name] = (dtype, (feature.length,) if feature.length else ())
+    for history in features.histories:
+        for feature in history.features:
+            dtype = tf.int64 if feature.kind == "category" else tf.float32
+            values = (feature.length,) if feature.length else ()
+            shapes[feature.name] = (dtype, (history.length, *values))
+    return shapes
+
+
+def empty_batch(features: Features) -> Inputs:
+    """One example of nothing but padding."""
+    return {
+        name: tf.zeros((1, *shape), dtype) for name, (dtype, shape) in input_shapes(features).items()
+    }

@@ -1,0 +1,140 @@
+"""The run directory: configuration, features, checkpoints, metrics, export."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from tfrec.config import TrainConfig, check_hyperparameters, merge
+from tfrec.features import Features
+from tfrec.models.registry import find
+from tfrec.strict import UserError
+
+if TYPE_CHECKING:
+    from tfrec.models.base import Model
+
+CONFIG = "config.yaml"
+METRICS = "metrics.json"
+
+
+class Run:
+    """A run directory.
+
+    Args:
+        directory: of the run.
+
+    Attributes:
+        config: the whole configuration.
+        features: those of the data set, with the run's labels only.
+    """
+
+    def __init__(self, directory: str | Path, config: TrainConfig, features: Features) -> None:
+        self.directory = Path(directory)
+        self.config = config
+        self.features = features
+
+    @classmethod
+    def create(cls, directory: str | Path, config: TrainConfig, features: Features) -> Run:
+        """Makes a new run directory.
+
+        Raises:
+            UserError: there is one already.
+        """
+        run = cls(directory, config, features)
+        if run.directory.exists() and any(run.directory.iterdir()):
+            raise UserError(f"{directory} exists; name another --output, or pass --overwrite")
+        run.directory.mkdir(parents=True, exist_ok=True)
+        features.save(run.directory)
+        text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+        (run.directory / CONFIG).write_text(text, encoding="utf-8")
+        return run
+
+    @classmethod
+    def load(cls, directory: str | Path) -> Run:
+        """Opens a run directory.
+
+        Raises:
+            UserError: it is none.
+        """
+        path = Path(directory) / CONFIG
+        if not path.is_file():
+            raise UserError(
+                f"{directory} is no run: it has no {CONFIG}; "
+                "make one with `python -m tfrec.train --output …`"
+            )
+        return cls(directory, TrainConfig.load(path), Features.load(directory))
+
+    def build_model(self) -> Model:
+        """A new model of the run's configuration."""
+        model = find(self.config.model.id).load()
+        return model(self.features, **self.config.model.hyperparameters)
+
+    def best_model(self) -> Model:
+        """The run's model with its best weights.
+
+        Raises:
+            UserError: the run has no checkpoint.
+        """
+        import tensorflow as tf
+
+        model = self.build_model()
+        path = tf.train.latest_checkpoint(self.best_directory)
+        if path is None:
+            raise UserError(f"{self.directory} has no checkpoint: its training did not get so far")
+        tf.train.Checkpoint(model=model).restore(path).expect_partial()
+        return model
+
+    @property
+    def best_directory(self) -> str:
+        """Where the checkpoint with the best validation metric is."""
+        return str(self.directory / "checkpoints" / "best")
+
+    @property
+    def export_directory(self) -> Path:
+        """Where the numbered versions for serving are."""
+        return self.directory / "export"
+
+    def metrics(self) -> dict[str, Any]:
+        """What has been measured so far."""
+        path = self.directory / METRICS
+        return json.loads(path.read_text()) if path.is_file() else {}
+
+    def add_metrics(self, **values: Any) -> None:
+        """Adds to `metrics.json`, whole or not at all."""
+        path = self.directory / METRICS
+        partial = path.with_suffix(".partial")
+        partial.write_text(json.dumps({**self.metrics(), **values}, indent=1) + "\n")
+        partial.replace(path)
+
+
+def resolve(values: dict[str, Any], where: str) -> tuple[TrainConfig, Features]:
+    """The whole configuration of a run: the user's values over the model's defaults.
+
+    Args:
+        values: from files and flags.
+        where: what they are called in messages.
+
+    Raises:
+        UserError: something in them is wrong, or the data set does not suit the model.
+    """
+    config = TrainConfig.parse(values, where)
+    entry = find(config.model.id)
+    features = Features.load(config.data)
+    labels = config.labels
+    if labels is None:
+        every = [label.name for label in features.labels]
+        labels = every if "labels" in entry.needs else every[:1]
+    features = features.with_labels(labels)
+    entry.check(features)
+    model = entry.load()
+    config = TrainConfig.parse(merge(model.defaults, values), where)
+    hyperparameters = check_hyperparameters(model.__init__, config.model.hyperparameters)
+    return config.model_copy(
+        update={
+            "labels": labels,
+            "model": config.model.model_copy(update=hyperparameters),
+        }
+    ), features

@@ -1,0 +1,85 @@
+"""Raw requests to the inputs of the transform graph."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from tfrec.features import Column, Features
+
+MISSING: dict[str, Any] = {"string": "", "float32": float("nan")}
+
+
+def signature_columns(features: Features) -> dict[str, tf.TensorSpec]:
+    """Inputs of the `predict` signature."""
+    return {
+        column.name: tf.TensorSpec(
+            [None, None] if column.history else [None], column.dtype, column.name
+        )
+        for column in features.columns
+    }
+
+
+def from_examples(features: Features, examples: tf.Tensor) -> dict[str, Any]:
+    """Raw columns of serialized tf.Examples (batch,).
+
+    A column that the training data always had is required; an absent history is empty.
+    """
+    raw = tf.io.parse_example(examples, example_spec(features))
+    for history, columns in _by_history(features).items():
+        lengths = [raw[column.name].row_lengths() for column in columns]
+        for column, length in zip(columns[1:], lengths[1:], strict=True):
+            message = f"{column.name} and {columns[0].name}: history {history!r} needs one of each"
+            with tf.control_dependencies([tf.debugging.assert_equal(length, lengths[0], message)]):
+                raw[column.name] = tf.identity(raw[column.name])
+    return raw
+
+
+def from_columns(features: Features, columns: dict[str, tf.Tensor]) -> dict[str, Any]:
+    """Raw columns of the `predict` signature's tensors.
+
+    Histories come as (batch, events); an event whose first column is "" is padding.
+    """
+    raw: dict[str, Any] = dict(columns)
+    for history in _by_history(features).values():
+        real = columns[history[0].name] != ""
+        for column in history:
+            raw[column.name] = tf.ragged.boolean_mask(columns[column.name], real)
+    return raw
+
+
+def example_spec(features: Features) -> dict[str, Any]:
+    """How a request's tf.Examples are parsed."""
+    spec: dict[str, Any] = {}
+    for column in features.columns:
+        dtype = tf.dtypes.as_dtype(column.dtype)
+        if column.history:
+            spec[column.name] = tf.io.RaggedFeature(dtype, row_splits_dtype=tf.int64)
+        elif column.required:
+            spec[column.name] = tf.io.FixedLenFeature([], dtype)
+        else:
+            spec[column.name] = tf.io.FixedLenFeature([], dtype, MISSING[column.dtype])
+    return spec
+
+
+def columns_of_examples(
+    features: Features, examples: Sequence[bytes]
+) -> dict[str, np.ndarray[Any, Any]]:
+    """The same requests as arrays for the `predict` signature."""
+    raw = tf.io.parse_example(tf.constant(list(examples)), example_spec(features))
+    return {
+        name: (value.to_tensor() if isinstance(value, tf.RaggedTensor) else value).numpy()
+        for name, value in raw.items()
+    }
+
+
+def _by_history(features: Features) -> dict[str, list[Column]]:
+    """Columns of every history, the one that tells events from padding first."""
+    histories: dict[str, list[Column]] = {}
+    for column in features.columns:
+        if column.history:
+            histories.setdefault(column.history, []).append(column)
+    return histories

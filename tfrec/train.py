@@ -1,0 +1,121 @@
+"""`python -m tfrec.train`: trains a model on a data set directory."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+
+from tfrec.cli import command, quiet_import
+from tfrec.config import from_assignments, merge
+from tfrec.strict import UserError, read_yaml
+
+
+@click.command()
+@click.option("--config", help="Training configuration (YAML); flags go over it.")
+@click.option("--data", help="Data set directory, as `python -m pipeline` makes it.")
+@click.option("--model", help="Id of the model; `python -m tfrec.models` lists them.")
+@click.option("--output", required=True, type=Path, help="Run directory to make.")
+@click.option(
+    "--set", "assignments", multiple=True, metavar="KEY=VALUE",
+    help="Any value of the configuration, such as --set model.hidden=[256,128].",
+)  # fmt: skip
+@click.option("--seed", type=int, help="Of weights, dropout and order.")
+@click.option("--overwrite", is_flag=True, help="Replace a run that is there already.")
+@click.option("--no-export", is_flag=True, help="Do not write a SavedModel at the end.")
+@command
+def main(
+    config: str | None,
+    data: str | None,
+    model: str | None,
+    output: Path,
+    assignments: tuple[str, ...],
+    seed: int | None,
+    overwrite: bool,
+    no_export: bool,
+) -> None:
+    """Train a model, keep its best weights, measure it and export it for serving."""
+    values: dict[str, Any] = read_yaml(config) if config else {}
+    if not isinstance(values, dict):
+        raise UserError(f"{config}: expected a mapping of keys")
+    if isinstance(values.get("model"), str):
+        values = {**values, "model": {"id": values["model"]}}
+    flags = {"data": data, "model": {"id": model} if model else None, "seed": seed}
+    values = merge(values, {key: value for key, value in flags.items() if value is not None})
+    values = merge(values, from_assignments(list(assignments)))
+    for key, flag in (("data", "--data"), ("model", "--model")):
+        if key not in values:
+            raise UserError(f"{key} is missing: give {flag}, or `{key}` in --config")
+    train(values, output, where=config or "the command line", overwrite=overwrite,
+          export=not no_export)  # fmt: skip
+
+
+def train(
+    values: dict[str, Any],
+    output: Path,
+    where: str = "configuration",
+    *,
+    overwrite: bool = False,
+    export: bool = True,
+) -> dict[str, Any]:
+    """Trains, measures and exports one run.
+
+    Args:
+        values: configuration, as from YAML; what is missing comes from the model's defaults.
+        output: run directory to make.
+        where: what `values` are called in messages.
+        overwrite: replaces a run that is there already.
+        export: writes a SavedModel at the end.
+
+    Returns:
+        The run's metrics.
+
+    Raises:
+        UserError: for anything that the user can mend.
+    """
+    with quiet_import():
+        import tensorflow as tf
+
+        from tfrec import export as exports
+        from tfrec.evaluation import Evaluator, baselines, table
+        from tfrec.runs import METRICS, Run, resolve
+        from tfrec.training import Trainer
+    from rich.console import Console
+
+    config, features = resolve(values, where)
+    if overwrite and output.exists():
+        Run.load(output)  # whatever else is there stays
+        shutil.rmtree(output)
+    run = Run.create(output, config, features)
+    console = Console()
+    started = time.perf_counter()
+    trainer = Trainer(run, console)
+    console.print(trainer.describe(), highlight=False)
+    best = trainer.fit()
+    run.add_metrics(
+        best=asdict(best) if best else None,
+        history=[asdict(validation) for validation in trainer.history],
+        seconds=round(time.perf_counter() - started, 1),
+        examples_per_second=round(trainer.examples_per_second),
+        parameters=sum(int(tf.size(v)) for v in trainer.model.trainable_variables),
+    )
+    if best:
+        evaluator = Evaluator(config.data, features, "validation")
+        _, split = evaluator.predict(trainer.model)
+        compared = {config.model.id: best.metrics, **baselines(config.data, features, split)}
+        run.add_metrics(validation=compared)
+        console.print(f"validation, best at epoch {best.epoch:.2f}\n{table(compared)}",
+                      highlight=False)  # fmt: skip
+    if export:
+        version = exports.export(run, trainer.model)
+        console.print(f"exported {version}", highlight=False, soft_wrap=True)
+    console.print(f"{output / METRICS}", highlight=False, soft_wrap=True)
+    return run.metrics()
+
+
+if __name__ == "__main__":
+    main()
