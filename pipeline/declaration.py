@@ -107,7 +107,9 @@ class FeatureDeclaration(Strict):
         if self.length and not self.separator:
             raise ValueError("`length` needs a `separator`: it is for categories with many values")
         if self.hash_buckets and self.model_fields_set & {"min_count", "top_k", "oov_buckets"}:
-            raise ValueError("`hash_buckets` has no vocabulary, so no min_count, top_k, oov_buckets")
+            raise ValueError(
+                "`hash_buckets` has no vocabulary, so no min_count, top_k, oov_buckets"
+            )
         if isinstance(self.fill, str) and self.kind != "category":
             raise ValueError(f"`fill` of kind {self.kind} is a number")
         return self
@@ -267,8 +269,11 @@ class Declaration(Strict):
                 "source.train, source.validation and source.test"
             )
         if self.split:
-            needs = {"user_time": ("user", "time"), "leave_one_out": ("user", "time")}
-            needs["time"] = ("time",)
+            needs: dict[str, tuple[str, ...]] = {
+                "user_time": ("user", "time"),
+                "leave_one_out": ("user", "time"),
+                "time": ("time",),
+            }
             for key in needs.get(self.split.kind, ()):
                 if getattr(self, key) is None:
                     raise UserError(f"split.kind {self.split.kind} needs {key!r}: its column")

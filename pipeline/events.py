@@ -131,7 +131,9 @@ class ParseEvents(beam.DoFn):
                 above = pc.cast(pc.greater_equal(values, label.at_least), pa.float32())
                 values = pc.if_else(pc.is_nan(values), values, above)
             if label.task == "binary":
-                odd = pc.invert(pc.or_(pc.is_in(values, pa.array([0, 1], pa.float32())), pc.is_nan(values)))
+                odd = pc.invert(
+                    pc.or_(pc.is_in(values, pa.array([0, 1], pa.float32())), pc.is_nan(values))
+                )
                 reject(odd, f"label {name!r}: neither 0 nor 1 (set at_least)", values)
             columns[f"label:{name}"] = values
         for reason, count in rejected.items():

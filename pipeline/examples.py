@@ -150,9 +150,11 @@ class MakeExamples(beam.DoFn):
             second = _boundary(len(rows), split.fractions[0] + split.fractions[1])
             return [SPLITS[(i >= first) + (i >= second)] for i in range(len(rows))]
         if split.kind == "leave_one_out":
-            return (["train"] * (len(rows) - 2) + ["validation", "test"])[-len(rows) :] if len(
-                rows
-            ) > 2 else ["train", "test"][: len(rows)]
+            return (
+                (["train"] * (len(rows) - 2) + ["validation", "test"])[-len(rows) :]
+                if len(rows) > 2
+                else ["train", "test"][: len(rows)]
+            )
         if split.kind == "time":
             assert cuts is not None and self.time is not None
             return [SPLITS[bisect.bisect_left(cuts, row[self.time])] for row in rows]

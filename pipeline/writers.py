@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import uuid
 import zlib
 from collections.abc import Iterable, Iterator
@@ -50,7 +49,7 @@ class WriteShards(beam.PTransform):
 
     def _write(self, index: int, examples: Iterable[bytes]) -> None:
         name = f"{self.split}-{index:05d}-of-{self.shards:05d}.tfrecord"
-        path = os.path.join(self.directory, name)
+        path = f"{self.directory}/{name}"
         partial = f"{path}.{uuid.uuid4().hex}"
         rows = sorted((zlib.crc32(e), e) for e in examples if e)
         with tf.io.TFRecordWriter(partial) as writer:
@@ -61,8 +60,10 @@ class WriteShards(beam.PTransform):
 
 
 def encode(batch: pa.RecordBatch, schema: Any = None) -> list[bytes]:
-    """Serialized tf.Examples of a record batch, one per row."""
-    return RecordBatchToExamplesEncoder(schema).encode(batch)
+    """Serialized tf.Examples of a record batch, one per row; equal rows give equal bytes."""
+    examples = RecordBatchToExamplesEncoder(schema).encode(batch)  # in an order of its own
+    parse = tf.train.Example.FromString
+    return [parse(example).SerializeToString(deterministic=True) for example in examples]
 
 
 def with_passthrough(element: tuple[pa.RecordBatch, dict[str, pa.Array]]) -> pa.RecordBatch:

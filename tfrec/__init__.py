@@ -12,9 +12,7 @@ os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 if os.environ["TF_USE_LEGACY_KERAS"] not in ("1", "true", "True"):
-    raise ImportError(
-        "tfrec needs Keras 2: unset TF_USE_LEGACY_KERAS or set it to 1 before TensorFlow is imported"
-    )
+    raise ImportError("tfrec needs Keras 2: unset TF_USE_LEGACY_KERAS, or set it to 1")
 if "tensorflow" in sys.modules:
     _version = getattr(getattr(sys.modules["tensorflow"], "keras", None), "__version__", "2")
     if not str(_version).startswith("2"):

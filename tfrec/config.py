@@ -102,7 +102,9 @@ def from_assignments(assignments: list[str]) -> dict[str, Any]:
     for assignment in assignments:
         path, equals, text = assignment.partition("=")
         if not equals or not path:
-            raise UserError(f"--set {assignment}: expected key=value, such as model.hidden=[256,128]")
+            raise UserError(
+                f"--set {assignment}: expected key=value, such as model.hidden=[256,128]"
+            )
         try:
             value = yaml.safe_load(text)
         except yaml.YAMLError:
@@ -113,7 +115,9 @@ def from_assignments(assignments: list[str]) -> dict[str, Any]:
     return values
 
 
-def check_hyperparameters(constructor: Callable[..., Any], values: dict[str, Any]) -> dict[str, Any]:
+def check_hyperparameters(
+    constructor: Callable[..., Any], values: dict[str, Any]
+) -> dict[str, Any]:
     """Hyperparameters checked against a model's constructor, defaults filled in.
 
     Raises:

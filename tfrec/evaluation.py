@@ -96,9 +96,7 @@ class _Columns:
         return Split(labels, *(np.concatenate(parts) for parts in self.others))
 
 
-def measure(
-    features: Features, task: str, values: Array, split: Split
-) -> dict[str, float | None]:
+def measure(features: Features, task: str, values: Array, split: Split) -> dict[str, float | None]:
     """Metrics of one task's served values."""
     label = next(label for label in features.labels if label.name == task)
     if label.task == "binary":
@@ -139,9 +137,7 @@ def baselines(
             items, index = np.unique(seen.items[known], return_inverse=True)
             counts = np.bincount(index, weights, len(items))
             sums = np.bincount(index, values * weights, len(items))
-            means = dict(
-                zip(items, (sums + SMOOTHING * mean) / (counts + SMOOTHING), strict=True)
-            )
+            means = dict(zip(items, (sums + SMOOTHING * mean) / (counts + SMOOTHING), strict=True))
             served = np.array([means.get(item, mean) for item in split.items])
             result["item mean"][label.name] = measure(features, label.name, served, split)
     return result

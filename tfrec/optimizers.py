@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -15,10 +15,10 @@ from tfrec.config import OptimizerConfig
 # tf_keras' newer optimizers touch whole tables at every step, even where they take sparse
 # gradients; the older ones have fused sparse kernels for FTRL and Adagrad, and slots that a
 # subclass can gather.
-legacy = keras.optimizers.legacy
+legacy: Any = keras.optimizers.legacy
 
 
-class RowSparseAdam(legacy.Adam):
+class RowSparseAdam(keras.optimizers.legacy.Adam):
     """Adam whose step on a table costs what the batch's rows cost, not what the table costs.
 
     For the rows of the batch, with duplicates summed into g: m ← β1 m + (1 − β1) g,
@@ -74,7 +74,7 @@ class RowSparseAdam(legacy.Adam):
         return {**super().get_config(), "l2": self.l2}
 
 
-def make_optimizer(config: OptimizerConfig) -> legacy.Optimizer:
+def make_optimizer(config: OptimizerConfig) -> keras.optimizers.legacy.Optimizer:
     """One optimizer from its configuration."""
     if config.name == "ftrl":
         return legacy.Ftrl(
@@ -92,7 +92,7 @@ def make_optimizer(config: OptimizerConfig) -> legacy.Optimizer:
 
 
 def composite(
-    groups: dict[str, Sequence[tf.Variable]], configs: dict[str, OptimizerConfig]
+    groups: Mapping[str, Sequence[tf.Variable]], configs: dict[str, OptimizerConfig]
 ) -> tfrs.experimental.optimizers.CompositeOptimizer:
     """Joins an optimizer per group, so that one step trains all.
 
@@ -113,7 +113,7 @@ def composite(
 
 def create_slots(
     optimizer: tfrs.experimental.optimizers.CompositeOptimizer,
-    groups: dict[str, Sequence[tf.Variable]],
+    groups: Mapping[str, Sequence[tf.Variable]],
 ) -> None:
     """Makes all of the optimizer's variables now, so that they can be counted and restored."""
     owned = [variables for variables in groups.values() if variables]

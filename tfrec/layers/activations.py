@@ -8,7 +8,7 @@ import tf_keras as keras
 
 @keras.utils.register_keras_serializable("tfrec")
 class Dice(keras.layers.Layer):
-    """Data-adaptive activation: f(s) = p(s) s + (1 − p(s)) α s, p(s) = σ((s − E[s]) / √(Var[s] + ε)).
+    """f(s) = p(s) s + (1 − p(s)) α s with p(s) = σ((s − E[s]) / √(Var[s] + ε)): data-adaptive.
 
     Mean and variance are per channel, of the whole batch over all replicas in training and moving
     ones otherwise; α is learned per channel and begins at 0. An empty batch changes nothing.

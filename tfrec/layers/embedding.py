@@ -121,8 +121,9 @@ def candidate_vectors(
 ) -> tf.Tensor:
     """The candidate in the form that `history_vectors` has: (batch, width)."""
     parts = [
-        vectors[f.mirrors] if f.kind == "category" else inputs[f.mirrors][..., tf.newaxis]
+        vectors[name] if f.kind == "category" else inputs[name][..., tf.newaxis]
         for f in history.features
+        for name in [str(f.mirrors)]
     ]
     return _joined(parts)
 

@@ -20,7 +20,7 @@ class _Complete(type):
     def __call__(cls, *args: Any, **kwargs: Any) -> Any:
         model = super().__call__(*args, **kwargs)
         if isinstance(model, Model):
-            bound = inspect.signature(cls.__init__).bind(model, *args, **kwargs)
+            bound = inspect.signature(type(model).__init__).bind(model, *args, **kwargs)
             bound.apply_defaults()
             _, _, *hyperparameters = bound.arguments.items()  # without self and features
             # Not through Keras' setattr, which would wrap what is in it.
@@ -66,9 +66,7 @@ class Model(keras.Model, metaclass=_Complete):
                 ]
             )
         variables = self.trainable_variables
-        self.optimizer.apply_gradients(
-            zip(tape.gradient(loss, variables), variables, strict=True)
-        )
+        self.optimizer.apply_gradients(zip(tape.gradient(loss, variables), variables, strict=True))
         # The losses of the replicas add up to the global mean.
         replicas = tf.distribute.get_strategy().num_replicas_in_sync
         self.loss_tracker.update_state(loss * replicas)
@@ -143,5 +141,6 @@ def input_shapes(features: Features) -> dict[str, tuple[tf.DType, tuple[int, ...
 def empty_batch(features: Features) -> Inputs:
     """One example of nothing but padding."""
     return {
-        name: tf.zeros((1, *shape), dtype) for name, (dtype, shape) in input_shapes(features).items()
+        name: tf.zeros((1, *shape), dtype)
+        for name, (dtype, shape) in input_shapes(features).items()
     }

@@ -70,6 +70,7 @@ FAMILIES = {
 }
 
 # fmt: off
+# ruff: noqa: E501 - a line per model
 ENTRIES = (
     Entry("lr", "ranking.lr:LR", "ranking", "McMahan et al. 2013, Ad Click Prediction: a View from the Trenches"),
     Entry("dnn", "ranking.dnn:DNN", "ranking", "Zhang, Du & Wang 2016, Deep Learning over Multi-field Categorical Data"),

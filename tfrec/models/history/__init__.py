@@ -1,0 +1,1 @@
+"""Models that rank a candidate by a history."""

@@ -1,0 +1,1 @@
+"""Models that rank an example by its fields."""

@@ -1,0 +1,106 @@
+"""The description of a data set that models are built from."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pipeline.declaration import Declaration
+from pipeline.events import Layout
+from pipeline.statistics import SplitStatistics
+from tfrec.features import SPLITS, Column, Feature, Features, History, Label, Table
+
+
+def raw_columns(
+    declaration: Declaration, train: SplitStatistics | None = None
+) -> tuple[Column, ...]:
+    """Raw inputs of the transform.
+
+    Args:
+        declaration: of the data set.
+        train: statistics of the training split, if known: a column that always had a value
+            there is required of a request.
+    """
+    layout = Layout.of(declaration)
+    dtypes: dict[str, Any] = {"string": "string", "number": "float32", "time": "int64"}
+    columns = []
+    for name in layout.inputs:
+        missing = train.columns[name].missing if train else 0
+        columns.append(Column(name, dtypes[layout.types[name]], None, required=not missing))
+    for history, declared in declaration.histories.items():
+        for name in dict.fromkeys(declaration.column(f) for f in declared.features):
+            dtype = dtypes[layout.types[name]]
+            columns.append(Column(f"{history}_{name}", dtype, history, required=False))
+    return tuple(columns)
+
+
+def catalogue_columns(declaration: Declaration) -> list[str]:
+    """Raw columns of the item catalogue, beside the item's own."""
+    columns = [
+        declaration.column(name)
+        for name, feature in declaration.features.items()
+        if feature.role == "item"
+    ]
+    return [c for c in dict.fromkeys([*columns, *declaration.show]) if c != declaration.item]
+
+
+def describe(
+    declaration: Declaration,
+    tables: list[Table],
+    lengths: dict[str, int],
+    counts: dict[str, int],
+    train: SplitStatistics,
+) -> Features:
+    """The description that models are built from."""
+
+    def length(name: str) -> int | None:
+        if not declaration.features[name].separator:
+            return None
+        return declaration.features[name].length or max(lengths[name], 1)
+
+    fields = {}
+    for name, feature in declaration.features.items():
+        if feature.kind == "number":
+            fields[name] = Feature(name, "number", feature.role)
+        else:
+            table = name if feature.kind == "buckets" else declaration.vocabulary(name)
+            fields[name] = Feature(name, "category", feature.role, table, length(name))
+    histories = []
+    for history, declared in declaration.histories.items():
+        steps = [
+            Feature(
+                f"{history}_{name}",
+                fields[name].kind,
+                "user",
+                fields[name].table,
+                fields[name].length,
+                mirrors=name,
+            )
+            for name in declared.features
+        ]
+        histories.append(History(history, declared.length, tuple(steps)))
+    crosses = tuple(
+        Feature(c.name, "category", "context", c.name, max(lengths[c.name], 1))
+        for c in declaration.crosses
+    )
+    return Features(
+        name=declaration.name,
+        features=tuple(fields.values()),
+        tables=tuple(tables),
+        labels=tuple(Label(name, label.task) for name, label in declaration.labels.items()),
+        columns=raw_columns(declaration, train),
+        crosses=crosses,
+        histories=tuple(histories),
+        weighted=declaration.weight is not None,
+        user_key=declaration.user,
+        item_key=declaration.item,
+        counts={split: counts[split] for split in SPLITS if split in counts},
+    )
+
+
+def tables_of_fields(declaration: Declaration) -> dict[str, str]:
+    """Table of every field that has ids."""
+    return {
+        name: name if feature.kind == "buckets" else declaration.vocabulary(name)
+        for name, feature in declaration.features.items()
+        if feature.kind != "number"
+    }

@@ -1,0 +1,146 @@
+"""What the pipeline does when its Beam graph has run: checks, vocabularies, features.json."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+import tensorflow_transform as tft
+
+from pipeline import writers
+from pipeline.declaration import Declaration
+from pipeline.description import describe
+from pipeline.statistics import SplitStatistics, to_proto
+from tfrec.features import Table
+from tfrec.strict import UserError
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a run did.
+
+    Attributes:
+        rows_read: rows of the source.
+        rejected: rows by reason, with an example value.
+        examples: rows by split.
+    """
+
+    rows_read: int
+    rejected: dict[str, tuple[int, str]]
+    examples: dict[str, int]
+
+
+class Finish:
+    """Makes a data set directory whole.
+
+    Args:
+        declaration: of the data set.
+        place: the data set directory in the making.
+        work: what the Beam graph kept.
+    """
+
+    def __init__(self, declaration: Declaration, place: Path, work: Path) -> None:
+        self.declaration, self.place, self.work = declaration, place, work
+
+    def finish(self) -> Report:
+        """Checks what the graph has found and writes the rest of the directory.
+
+        Raises:
+            UserError: too many rejected rows, an empty split or an empty vocabulary.
+        """
+        declaration = self.declaration
+        statistics: dict[str, SplitStatistics] = {
+            split: self._kept(f"statistics_{split}") for split in declaration.given_splits
+        }
+        counts = {split: s.rows for split, s in statistics.items()}
+        rejected = self._kept("rejected")
+        malformed = sum(n for reason, (n, _) in rejected.items() if "number of fields" in reason)
+        report = Report(self._kept("rows_read") + malformed, rejected, counts)
+        self._check_rejected(report)
+        for split, count in counts.items():
+            if not count:
+                raise UserError(
+                    f"split {split} is empty ({writers.split_counts(counts)}); "
+                    "give it more data or change `split`"
+                )
+        output = tft.TFTransformOutput(str(self.place / "transform"))
+        ids = self._kept("ids")
+        tables = self._tables(output, ids)
+        self._write_vocabularies(output, tables, ids)
+        lengths = self._kept("lengths")
+        features = describe(declaration, tables, lengths, counts, statistics["train"])
+        features.save(self.place)
+        folder = self.place / "statistics"
+        folder.mkdir()
+        (folder / "FeatureStats.pb").write_bytes(to_proto(statistics))
+        with tf.io.TFRecordWriter(str(self.place / "sample.tfrecord")) as writer:
+            for example in self._kept("sample"):
+                writer.write(example)
+        summary = {"rows_read": report.rows_read, "rejected": rejected, "examples": counts}
+        (self.place / "report.json").write_text(json.dumps(summary, indent=1) + "\n")
+        declared = declaration.model_dump(mode="json", exclude_unset=True)
+        (self.place / "declaration.json").write_text(json.dumps(declared, indent=1) + "\n")
+        return report
+
+    def _kept(self, name: str) -> Any:
+        return pickle.loads((self.work / f"{name}.pickle").read_bytes())
+
+    def _check_rejected(self, report: Report) -> None:
+        rejected = sum(count for count, _ in report.rejected.values())
+        if not report.rows_read:
+            raise UserError("the source has no rows")
+        share = rejected / report.rows_read
+        if share > self.declaration.max_rejected:
+            reason, (count, example) = max(report.rejected.items(), key=lambda item: item[1][0])
+            shown = f", such as {example!r}" if example else ""
+            raise UserError(
+                f"{rejected:,} of {report.rows_read:,} rows rejected ({share:.2%}, max_rejected is "
+                f"{self.declaration.max_rejected:.2%}); most: {reason}{shown} ({count:,} rows)"
+            )
+
+    def _tables(self, output: tft.TFTransformOutput, ids: dict[str, np.ndarray]) -> list[Table]:
+        tables: dict[str, Table] = {}
+        for name, feature in self.declaration.features.items():
+            table = self.declaration.vocabulary(name)
+            if feature.kind == "buckets":
+                tables[name] = Table(name, feature.buckets or 0)
+            elif feature.hash_buckets:
+                tables[table] = Table(table, feature.hash_buckets)
+            elif feature.kind == "category":
+                size = output.vocabulary_size_by_name(table)
+                if not ids[table][1 : size + 1].any():
+                    raise UserError(
+                        f"vocabulary {table!r} is empty: no value of column "
+                        f"{self.declaration.column(name)!r} occurs {feature.min_count} times in "
+                        "train; lower min_count or check the column"
+                    )
+                tables[table] = Table(table, size, feature.oov_buckets)
+        for cross in self.declaration.crosses:
+            tables[cross.name] = Table(cross.name, cross.buckets)
+        return list(tables.values())
+
+    def _write_vocabularies(
+        self, output: tft.TFTransformOutput, tables: list[Table], ids: dict[str, np.ndarray]
+    ) -> None:
+        folder = self.place / "vocabulary"
+        folder.mkdir()
+        learned = {
+            self.declaration.vocabulary(name)
+            for name, feature in self.declaration.features.items()
+            if feature.kind == "category" and not feature.hash_buckets
+        }
+        for table in tables:
+            if table.name not in ids:
+                continue
+            tokens = None
+            if table.name in learned:
+                vocabulary = output.vocabulary_by_name(table.name)
+                tokens = [token.decode("utf-8", "replace") for token in vocabulary]
+            counts = np.zeros(table.size, np.int64)
+            counts[: len(ids[table.name])] = ids[table.name]
+            writers.write_vocabulary(folder / f"{table.name}.tsv", tokens, counts)

@@ -1,0 +1,1 @@
+"""Serving of SavedModels with TF Serving's API, where no container runs."""
