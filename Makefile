@@ -1,0 +1,33 @@
+# make demo: the whole path on real data. make test: every check. Both make .venv if needed.
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/ready
+
+.PHONY: demo test format clean
+.DELETE_ON_ERROR:
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "Python 3.11 or newer is needed; name one with: make PYTHON=/path/to/python3.11"; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[demo,dev]'
+	@touch $@
+
+demo: $(READY)
+	$(BIN)/python -m pipeline --config configs/movielens.yaml --output data/movielens --overwrite
+	$(BIN)/python -m tfrec.train --data data/movielens --model wide_deep --output runs/wide_deep --overwrite
+	$(BIN)/python -m tfrec.evaluate --run runs/wide_deep --split test
+	$(BIN)/python examples/movielens.py --run runs/wide_deep
+
+test: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/pytest
+
+format: $(READY)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf .venv data runs
