@@ -1,0 +1,36 @@
+"""What all tests share."""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+from collections.abc import Iterator
+
+import pytest
+import tensorflow as tf
+
+import tfrec  # noqa: F401 - settles which Keras it is
+
+
+def pytest_configure() -> None:
+    """Two logical CPUs, for the tests with two replicas; only possible before TensorFlow works."""
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    two = [tf.config.LogicalDeviceConfiguration()] * 2
+    tf.config.set_logical_device_configuration(cpu, two)
+
+
+@pytest.fixture(scope="session")
+def mirrored() -> tf.distribute.MirroredStrategy:
+    """The one strategy with two replicas; a second one in a process can fail."""
+    return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+
+
+@pytest.fixture(autouse=True)
+def _float32() -> Iterator[None]:
+    """Whatever precision a test sets ends with it."""
+    import tf_keras as keras
+
+    yield
+    keras.mixed_precision.set_global_policy("float32")

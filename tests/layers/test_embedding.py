@@ -1,0 +1,43 @@
+import dataclasses
+
+import numpy as np
+import tensorflow as tf
+
+from tests.support import FEATURES, batch, tensors
+from tfrec.layers.embedding import Embedding, Embeddings, mean_of_values
+
+
+def test_padding_is_zero_and_is_never_trained() -> None:
+    layer = Embedding(5, 3)
+    layer(tf.constant([1]))
+    layer.table.assign(np.ones((5, 3)))
+    with tf.GradientTape() as tape:
+        vectors = layer(tf.constant([[0, 2], [2, 4]], tf.int64))
+        loss = tf.reduce_sum(vectors)
+    np.testing.assert_array_equal(vectors[0, 0], [0, 0, 0])
+    gradient = tf.convert_to_tensor(tape.gradient(loss, layer.table)).numpy()
+    np.testing.assert_array_equal(gradient[:, 0], [0, 0, 2, 0, 1])
+
+
+def test_mean_counts_only_values_that_are_there() -> None:
+    vectors = tf.constant([[[2.0], [4.0], [0.0]], [[0.0], [0.0], [0.0]]])
+    ids = tf.constant([[1, 2, 0], [0, 0, 0]])
+    np.testing.assert_array_equal(mean_of_values(vectors, ids), [[3], [0]])
+
+
+def test_features_of_one_table_share_its_vectors() -> None:
+    shared = dataclasses.replace(
+        FEATURES,
+        features=(
+            *FEATURES.features,
+            dataclasses.replace(FEATURES.feature("item"), name="second_item"),
+        ),
+    )
+    layer = Embeddings(shared, 4, shared.histories)
+    inputs = batch(6, features=shared)
+    inputs["second_item"] = inputs["item"]
+    inputs["liked_item"][:, 0] = inputs["item"]
+    vectors = layer(tensors(inputs))
+    np.testing.assert_array_equal(vectors["item"], vectors["second_item"])
+    np.testing.assert_array_equal(vectors["item"], vectors["liked_item"][:, 0])
+    assert len(layer.trainable_variables) == 3  # user, item, tags

@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tf_keras as keras
+
+from tests.models.test_harness import make
+from tests.support import batch, training_data
+from tfrec.config import OptimizerConfig, OptimizersConfig
+from tfrec.optimizers import RowSparseAdam, composite, create_slots, make_optimizer
+
+
+def sparse(values: Any, indices: Any, rows: int) -> tf.IndexedSlices:
+    return tf.IndexedSlices(
+        tf.constant(values, tf.float32), tf.constant(indices), tf.constant([rows, 2])
+    )
+
+
+def numpy_adam(table: Any, steps: list[tuple[Any, Any]], lr: float, l2: float) -> Any:
+    """Row by row, from the docstring's equations."""
+    table = table.astype(np.float64).copy()
+    m, v = np.zeros_like(table), np.zeros_like(table)
+    for t, (values, indices) in enumerate(steps, start=1):
+        for row in np.unique(indices):
+            g = np.sum([x for x, i in zip(values, indices, strict=True) if i == row], axis=0)
+            g = g + l2 * table[row]
+            m[row] = 0.9 * m[row] + 0.1 * g
+            v[row] = 0.999 * v[row] + 0.001 * g**2
+            rate = lr * np.sqrt(1 - 0.999**t) / (1 - 0.9**t)
+            table[row] -= rate * m[row] / (np.sqrt(v[row]) + 1e-7)
+    return table
+
+
+@pytest.mark.parametrize("l2", [0.0, 0.1])
+def test_row_sparse_adam_equals_numpy_with_repeated_rows(l2: float) -> None:
+    rng = np.random.default_rng(0)
+    table = rng.normal(size=(6, 2)).astype(np.float32)
+    steps = [(rng.normal(size=(5, 2)), rng.integers(0, 6, 5)) for _ in range(7)]
+    variable = tf.Variable(table)
+    optimizer = RowSparseAdam(0.05, l2=l2)
+    for values, indices in steps:
+        optimizer.apply_gradients([(sparse(values, indices, 6), variable)])
+    np.testing.assert_allclose(variable, numpy_adam(table, steps, 0.05, l2), rtol=1e-5, atol=1e-6)
+
+
+def test_row_sparse_adam_is_adam_when_every_row_is_in_every_batch() -> None:
+    rng = np.random.default_rng(1)
+    start = rng.normal(size=(4, 2)).astype(np.float32)
+    ours, dense = tf.Variable(start), tf.Variable(start)
+    optimizer, adam = RowSparseAdam(0.1), keras.optimizers.legacy.Adam(0.1)
+    for _ in range(5):
+        gradient = rng.normal(size=(4, 2)).astype(np.float32)
+        optimizer.apply_gradients([(sparse(gradient, np.arange(4), 4), ours)])
+        adam.apply_gradients([(tf.constant(gradient), dense)])
+    np.testing.assert_allclose(ours, dense, rtol=1e-5, atol=1e-6)
+
+
+def test_rows_outside_the_batch_keep_weights_and_moments() -> None:
+    variable = tf.Variable(np.ones((4, 2), np.float32))
+    optimizer = RowSparseAdam(0.1, l2=0.5)
+    optimizer.apply_gradients([(sparse([[1, 1], [2, 2]], [0, 1], 4), variable)])
+    moments = optimizer.get_slot(variable, "m").numpy().copy()
+    before = variable.numpy().copy()
+    optimizer.apply_gradients([(sparse([[1, 1]], [0], 4), variable)])
+    np.testing.assert_array_equal(variable.numpy()[1:], before[1:])
+    np.testing.assert_array_equal(optimizer.get_slot(variable, "m").numpy()[1:], moments[1:])
+    assert (variable.numpy()[2:] == 1).all()
+
+
+@pytest.mark.parametrize("name", ["row_sparse_adam", "adam", "adagrad", "ftrl", "sgd"])
+def test_every_optimizer_lowers_a_loss(name: str) -> None:
+    variable = tf.Variable(np.full((3, 2), 5.0, np.float32))
+    optimizer = make_optimizer(OptimizerConfig(name=name, learning_rate=0.1))  # type: ignore[arg-type]
+
+    def loss() -> Any:
+        return tf.reduce_sum(tf.square(tf.gather(variable, [0, 1, 1])))
+
+    before = float(loss())
+    for _ in range(20):
+        with tf.GradientTape() as tape:
+            value = loss()
+        optimizer.apply_gradients([(tape.gradient(value, variable), variable)])
+    assert float(loss()) < before
+    assert (variable.numpy()[2] == 5).all() or name in ("adam",)
+
+
+def test_a_variable_of_no_optimizer_or_of_two_is_an_error() -> None:
+    model = make("wide_deep")
+    groups = model.groups()
+    configs = dict(OptimizersConfig())
+    missing = {**groups, "dense": groups["dense"][1:]}
+    twice = {**groups, "dense": [*groups["dense"], groups["embedding"][0]]}
+    for wrong, message in ((missing, "not handled by any"), (twice, "disjoint")):
+        model.compile(optimizer=composite(wrong, configs))
+        with pytest.raises(ValueError, match=message):
+            model.train_step(training_data(batch(4), [0, 1, 0, 1]))
+
+
+def test_slots_exist_before_the_first_step_and_survive_a_checkpoint(tmp_path: Any) -> None:
+    def trained(steps: int) -> tuple[Any, Any]:
+        keras.utils.set_random_seed(3)
+        model = make("wide_deep")
+        optimizer = composite(model.groups(), dict(OptimizersConfig()))
+        create_slots(optimizer, model.groups())
+        model.compile(optimizer=optimizer)
+        for step in range(steps):
+            model.train_step(training_data(batch(8, step), np.arange(8) % 2))
+        return model, tf.train.Checkpoint(model=model, optimizer=optimizer)
+
+    whole, _ = trained(4)
+    _, half = trained(2)
+    path = half.save(str(tmp_path / "half"))
+    model, restored = trained(0)
+    restored.restore(path).assert_consumed()
+    for step in (2, 3):
+        model.train_step(training_data(batch(8, step), np.arange(8) % 2))
+    for a, b in zip(whole.trainable_variables, model.trainable_variables, strict=True):
+        np.testing.assert_array_equal(a, b, err_msg=a.name)
