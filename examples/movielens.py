@@ -59,8 +59,15 @@ def _data_directory(run_directory: Path) -> Path:
 def _server(base_path: Path) -> Iterator[tuple[str, str]]:
     """The embedded server; yields its REST and gRPC addresses."""
     rest, grpc = _free_port(), _free_port()
-    command = [sys.executable, "-m", "serving.server", "--model_name=movielens",
-               f"--model_base_path={base_path}", f"--rest_api_port={rest}", f"--port={grpc}"]  # fmt: skip
+    command = [
+        sys.executable,
+        "-m",
+        "serving.server",
+        "--model_name=movielens",
+        f"--model_base_path={base_path}",
+        f"--rest_api_port={rest}",
+        f"--port={grpc}",
+    ]
     print("$ " + " ".join(["python", *command[1:]]))
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     try:

@@ -7,11 +7,13 @@ import os
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import tensorflow as tf
 
 import tfrec  # noqa: F401 - settles which Keras it is
+from tests import events
 
 
 def pytest_configure() -> None:
@@ -34,3 +36,17 @@ def _float32() -> Iterator[None]:
 
     yield
     keras.mixed_precision.set_global_policy("float32")
+
+
+@pytest.fixture(scope="session")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The data set directory of a small shop, made by the pipeline."""
+    from apache_beam.options.pipeline_options import PipelineOptions
+
+    from pipeline.declaration import read
+    from pipeline.run import run
+
+    directory = tmp_path_factory.mktemp("shop")
+    declaration = read(str(events.write(directory)))
+    run(declaration, directory / "data", PipelineOptions(["--runner=FnApiRunner"]))
+    return directory / "data"

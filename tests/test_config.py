@@ -8,7 +8,14 @@ from typing import Any
 import pytest
 
 from tests.support import FEATURES
-from tfrec.config import TrainConfig, check_hyperparameters, from_assignments, merge
+from tfrec.config import (
+    OptimizerConfig,
+    TrainConfig,
+    check_hyperparameters,
+    from_assignments,
+    merge,
+    over_defaults,
+)
 from tfrec.features import Features
 from tfrec.models.registry import find
 from tfrec.strict import UserError
@@ -55,6 +62,18 @@ def test_merge_goes_into_blocks() -> None:
     assert base["a"] == {"b": 1, "c": 2}
 
 
+def test_user_s_values_go_over_the_model_s_and_those_over_the_general_ones() -> None:
+    defaults = {"epochs": 5, "optimizers": {"dense": {"learning_rate": 0.5}}}
+    values = over_defaults(defaults, {"optimizers": {"linear": {"l1": 0.2}}})
+    config = TrainConfig.parse({**GOOD, **values}, "test")
+    assert config.epochs == 5
+    assert config.optimizers.dense == OptimizerConfig(name="adam", learning_rate=0.5)
+    assert config.optimizers.linear == OptimizerConfig(name="ftrl", learning_rate=1.0, l1=0.2)
+    other = over_defaults(defaults, {"optimizers": {"linear": {"name": "sgd"}}})
+    config = TrainConfig.parse({**GOOD, **other}, "test")
+    assert config.optimizers.linear == OptimizerConfig(name="sgd")  # nothing of ftrl's
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [
@@ -94,8 +113,9 @@ def test_unknown_label_is_named() -> None:
         FEATURES.with_labels(["lke"])
 
 
-@pytest.mark.parametrize("module", ["tfrec.train", "tfrec.evaluate", "tfrec.export", "tfrec.models",
-                                    "pipeline"])  # fmt: skip
+@pytest.mark.parametrize(
+    "module", ["tfrec.train", "tfrec.evaluate", "tfrec.export", "tfrec.models", "pipeline"]
+)
 def test_help_imports_no_tensorflow(module: str) -> None:
     """So that it answers at once."""
     code = (
@@ -105,7 +125,7 @@ def test_help_imports_no_tensorflow(module: str) -> None:
         f"    runpy.run_module('{module}', run_name='__main__', alter_sys=True)\n"
         "except SystemExit as end:\n"
         "    assert not end.code, end.code\n"
-        "heavy = {'tensorflow', 'apache_beam', 'tf_keras', 'pandas', 'sklearn'} & set(sys.modules)\n"
+        "heavy = {'tensorflow', 'apache_beam', 'tf_keras', 'sklearn'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
@@ -115,7 +135,9 @@ def test_help_imports_no_tensorflow(module: str) -> None:
 
 @pytest.mark.parametrize("first", ["import tensorflow as tf", "import tfrec", "import tf_keras"])
 def test_import_order_does_not_matter(first: str) -> None:
-    code = f"{first}\nimport tfrec\nfrom tfrec.models.ranking.lr import LR\nimport tensorflow as tf\n"
+    code = (
+        f"{first}\nimport tfrec\nfrom tfrec.models.ranking.lr import LR\nimport tensorflow as tf\n"
+    )
     code += "import tf_keras\nassert tf.keras.layers.Layer is tf_keras.layers.Layer\n"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -38,7 +38,8 @@ class OptimizersConfig(Strict):
         dense: everything else.
     """
 
-    linear: OptimizerConfig = OptimizerConfig(name="ftrl", learning_rate=0.05, l1=1e-4)
+    # FTRL's accumulator begins at 0.1, far above a batch's mean gradient: its steps are small.
+    linear: OptimizerConfig = OptimizerConfig(name="ftrl", learning_rate=1.0, l1=1e-4)
     embedding: OptimizerConfig = OptimizerConfig()
     dense: OptimizerConfig = OptimizerConfig(name="adam")
 
@@ -74,7 +75,7 @@ class TrainConfig(Strict):
     model: ModelConfig
     labels: list[str] | None = None
     batch_size: PositiveInt = 512
-    epochs: PositiveInt = 10
+    epochs: PositiveInt = 20
     validations_per_epoch: PositiveInt = 2
     patience: PositiveInt = 3
     optimizers: OptimizersConfig = OptimizersConfig()
@@ -90,6 +91,21 @@ def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
         else:
             merged[key] = value
     return merged
+
+
+def over_defaults(defaults: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
+    """The user's values over a model's defaults and the general ones.
+
+    A group whose optimizer the user names takes nothing from another optimizer's defaults.
+    """
+    general = {"optimizers": OptimizersConfig().model_dump()}
+    base = merge(general, defaults)
+    named = values.get("optimizers")
+    for group, block in named.items() if isinstance(named, dict) else ():
+        default = base["optimizers"].get(group, {}).get("name")
+        if isinstance(block, dict) and block.get("name", default) != default:
+            base = merge(base, {"optimizers": {group: None}})
+    return merge(base, values)
 
 
 def from_assignments(assignments: list[str]) -> dict[str, Any]:

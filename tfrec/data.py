@@ -80,9 +80,12 @@ def _parsed(
         if not keys:
             return inputs, labels, weights
         nobody = tf.fill(count, "")
-        return inputs, labels, weights, {
-            "user": values.get(USER_KEY, nobody), "item": values.get(ITEM_KEY, nobody)
-        }  # fmt: skip
+        return (
+            inputs,
+            labels,
+            weights,
+            {"user": values.get(USER_KEY, nobody), "item": values.get(ITEM_KEY, nobody)},
+        )
 
     batches = records.batch(batch_size)
     return batches.map(parse, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)

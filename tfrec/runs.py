@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from tfrec.config import TrainConfig, check_hyperparameters, merge
+from tfrec.config import TrainConfig, check_hyperparameters, over_defaults
 from tfrec.features import Features
 from tfrec.models.registry import find
 from tfrec.strict import UserError
@@ -130,7 +130,7 @@ def resolve(values: dict[str, Any], where: str) -> tuple[TrainConfig, Features]:
     features = features.with_labels(labels)
     entry.check(features)
     model = entry.load()
-    config = TrainConfig.parse(merge(model.defaults, values), where)
+    config = TrainConfig.parse(over_defaults(model.defaults, values), where)
     hyperparameters = check_hyperparameters(model.__init__, config.model.hyperparameters)
     return config.model_copy(
         update={

@@ -21,9 +21,12 @@ from tfrec.strict import UserError, read_yaml
 @click.option("--model", help="Id of the model; `python -m tfrec.models` lists them.")
 @click.option("--output", required=True, type=Path, help="Run directory to make.")
 @click.option(
-    "--set", "assignments", multiple=True, metavar="KEY=VALUE",
+    "--set",
+    "assignments",
+    multiple=True,
+    metavar="KEY=VALUE",
     help="Any value of the configuration, such as --set model.hidden=[256,128].",
-)  # fmt: skip
+)
 @click.option("--seed", type=int, help="Of weights, dropout and order.")
 @click.option("--overwrite", is_flag=True, help="Replace a run that is there already.")
 @click.option("--no-export", is_flag=True, help="Do not write a SavedModel at the end.")
@@ -50,8 +53,13 @@ def main(
     for key, flag in (("data", "--data"), ("model", "--model")):
         if key not in values:
             raise UserError(f"{key} is missing: give {flag}, or `{key}` in --config")
-    train(values, output, where=config or "the command line", overwrite=overwrite,
-          export=not no_export)  # fmt: skip
+    train(
+        values,
+        output,
+        where=config or "the command line",
+        overwrite=overwrite,
+        export=not no_export,
+    )
 
 
 def train(
@@ -108,8 +116,9 @@ def train(
         _, split = evaluator.predict(trainer.model)
         compared = {config.model.id: best.metrics, **baselines(config.data, features, split)}
         run.add_metrics(validation=compared)
-        console.print(f"validation, best at epoch {best.epoch:.2f}\n{table(compared)}",
-                      highlight=False)  # fmt: skip
+        console.print(
+            f"validation, best at epoch {best.epoch:.2f}\n{table(compared)}", highlight=False
+        )
     if export:
         version = exports.export(run, trainer.model)
         console.print(f"exported {version}", highlight=False, soft_wrap=True)

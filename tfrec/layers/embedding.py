@@ -42,9 +42,7 @@ class Embedding(keras.layers.Layer):
         return tf.cast(vectors * real[..., tf.newaxis], self.compute_dtype)
 
     def get_config(self) -> dict:
-        return {
-            **super().get_config(), "size": self.size, "dim": self.dim, "stddev": self.stddev
-        }  # fmt: skip
+        return {**super().get_config(), "size": self.size, "dim": self.dim, "stddev": self.stddev}
 
 
 class Embeddings(keras.layers.Layer):

@@ -62,6 +62,9 @@ class Entry:
                 raise UserError(
                     f"model {self.id} needs {_NEEDS[need]}; data set {features.name!r} has none"
                 )
+        if "labels" not in self.needs and len(features.labels) != 1:
+            names = ", ".join(label.name for label in features.labels)
+            raise UserError(f"model {self.id} takes one label; `labels` names {names}")
 
 
 FAMILIES = {

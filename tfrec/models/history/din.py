@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any, ClassVar
 
 import tensorflow as tf
 import tf_keras as keras
@@ -40,6 +41,10 @@ class DIN(RankingModel):
 
     Call: dict of inputs → {task: (batch,) logits}.
     """
+
+    defaults: ClassVar[dict[str, Any]] = {
+        "optimizers": {"embedding": {"l2": 3e-3}, "dense": {"learning_rate": 3e-4}}
+    }
 
     def __init__(
         self,

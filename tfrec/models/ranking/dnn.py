@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any, ClassVar
 
 import tensorflow as tf
 import tf_keras as keras
@@ -30,6 +31,13 @@ class DNN(RankingModel):
 
     Call: dict of inputs → {task: (batch,) logits}.
     """
+
+    defaults: ClassVar[dict[str, Any]] = {
+        "optimizers": {
+            "embedding": {"learning_rate": 3e-4, "l2": 1e-3},
+            "dense": {"learning_rate": 3e-4},
+        }
+    }
 
     def __init__(
         self,

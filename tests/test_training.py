@@ -1,0 +1,246 @@
+"""Training, as a user starts it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import yaml
+from click.testing import CliRunner, Result
+
+from tfrec import evaluate, train
+from tfrec.data import evaluation_batches, training_batches
+from tfrec.evaluation import Evaluator, baselines
+from tfrec.features import Features
+from tfrec.runs import Run
+from tfrec.strict import UserError
+
+
+def start(*arguments: str) -> Result:
+    return CliRunner().invoke(train.main, arguments)
+
+
+@pytest.fixture(scope="module")
+def finished(shop: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A run of wide_deep, and what it printed."""
+    output = tmp_path_factory.mktemp("runs") / "wide_deep"
+    result = start(
+        "--data",
+        str(shop),
+        "--model",
+        "wide_deep",
+        "--output",
+        str(output),
+        "--seed",
+        "1",
+        "--set",
+        "batch_size=64",
+        "--set",
+        "optimizers.dense.learning_rate=0.01",
+        "--set",
+        "optimizers.embedding.learning_rate=0.01",
+        "--set",
+        "model.hidden=[16]",
+        "--set",
+        "patience=6",
+    )
+    assert result.exit_code == 0, result.output
+    return output, result.output
+
+
+def test_learns_and_reports(finished: tuple[Path, str]) -> None:
+    output, printed = finished
+    metrics = json.loads((output / "metrics.json").read_text())
+    compared = metrics["validation"]
+    assert compared["wide_deep"]["bought"]["auc"] > 0.8
+    assert compared["wide_deep"]["bought"]["auc"] > compared["item mean"]["bought"]["auc"] + 0.1
+    assert compared["global mean"]["bought"]["auc"] == 0.5
+    for text in (
+        "ftrl",
+        "row_sparse_adam",
+        "parameters",
+        "memory: tables",
+        "examples/s",
+        "loss",
+        "auc",
+        "global mean",
+        "item mean",
+        "exported",
+    ):
+        assert text in printed, text
+    assert list((output / "logs").glob("events.out.tfevents.*"))
+
+
+def test_whole_configuration_is_kept_and_runs_as_it_is(
+    finished: tuple[Path, str], tmp_path: Path
+) -> None:
+    output, _ = finished
+    config = yaml.safe_load((output / "config.yaml").read_text())
+    assert config["model"]["hidden"] == [16]
+    assert config["model"]["dim"] == 16
+    assert config["optimizers"]["linear"]["name"] == "ftrl"
+    assert config["seed"] == 1
+    again = tmp_path / "again"
+    result = start(
+        "--config",
+        str(output / "config.yaml"),
+        "--output",
+        str(again),
+        "--set",
+        "epochs=1",
+        "--no-export",
+    )
+    assert result.exit_code == 0, result.output
+    kept = yaml.safe_load((again / "config.yaml").read_text())
+    assert kept == {**config, "epochs": 1}
+    assert not (again / "export").exists()
+
+
+def test_best_weights_are_those_of_the_best_validation(finished: tuple[Path, str]) -> None:
+    output, _ = finished
+    run = Run.load(output)
+    metrics = run.metrics()
+    aucs = [v["metrics"]["bought"]["auc"] for v in metrics["history"]]
+    assert metrics["best"]["metrics"]["bought"]["auc"] == max(aucs)
+    assert len(aucs) - 1 - int(np.argmax(aucs)) == 6 or len(aucs) == 40  # patience
+    found = Evaluator(run.config.data, run.features, "validation").evaluate(run.best_model())
+    assert found["bought"]["auc"] == pytest.approx(max(aucs), abs=1e-9)
+    version = next((output / "export").iterdir())
+    assert version.name == "1"
+
+
+def test_evaluate_prints_the_test_split_beside_the_baselines(finished: tuple[Path, str]) -> None:
+    output, _ = finished
+    result = CliRunner().invoke(evaluate.main, ["--run", str(output), "--split", "test"])
+    assert result.exit_code == 0, result.output
+    for text in ("auc", "log_loss", "gauc", "calibration", "wide_deep", "global mean", "item mean"):
+        assert text in result.output
+    metrics = json.loads((output / "metrics.json").read_text())["test"]["wide_deep"]["bought"]
+    assert f"{metrics['auc']:.4f}" in result.output
+
+
+def test_baselines_by_hand(shop: Path) -> None:
+    features = Features.load(shop).with_labels(["bought"])
+    rows: dict[str, Any] = {}
+    for split in ("train", "test"):
+        parts = list(evaluation_batches(shop, features, split, 50))
+        labels = np.concatenate([labels["bought"] for _, labels, _, _ in parts])
+        items = np.concatenate([keys["item"] for _, _, _, keys in parts])
+        rows[split] = labels, items
+    labels, items = rows["train"]
+    mean = labels.mean()
+    own = [labels[items == item] for item in rows["test"][1]]
+    served = np.array([(mine.sum() + 10 * mean) / (len(mine) + 10) for mine in own])
+    evaluator = Evaluator(shop, features, "test")
+    _, split = evaluator.predict(Constant())  # type: ignore[arg-type]
+    found = baselines(shop, features, split)["item mean"]["bought"]["log_loss"]
+    truth = rows["test"][0]
+    expected = -np.mean(truth * np.log(served) + (1 - truth) * np.log(1 - served))
+    assert found == pytest.approx(expected, rel=1e-6)
+
+
+class Constant:
+    """A model that always says one half."""
+
+    def __call__(self, inputs: Any, training: bool) -> Any:
+        return {"bought": tf.zeros(tf.shape(inputs["price"]))}
+
+    def probabilities(self, logits: Any) -> Any:
+        return {name: tf.sigmoid(value) for name, value in logits.items()}
+
+
+def test_order_depends_on_seed_and_epoch_alone(shop: Path) -> None:
+    features = Features.load(shop)
+
+    def prices(seed: int, epoch: int) -> Any:
+        batches = training_batches(shop, features, 64, seed, epoch)
+        return np.concatenate([inputs["price"] for inputs, _, _ in batches])
+
+    first = prices(1, 0)
+    np.testing.assert_array_equal(first, prices(1, 0))
+    assert len(first) == features.counts["train"]
+    for other in (prices(1, 1), prices(2, 0)):
+        assert not np.array_equal(first, other)
+        np.testing.assert_array_equal(np.sort(first), np.sort(other))
+
+
+def test_regression_label_can_be_chosen(shop: Path, tmp_path: Path) -> None:
+    result = start(
+        "--data",
+        str(shop),
+        "--model",
+        "dnn",
+        "--output",
+        str(tmp_path / "run"),
+        "--set",
+        "labels=[stars]",
+        "--set",
+        "epochs=1",
+        "--no-export",
+    )
+    assert result.exit_code == 0, result.output
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert set(metrics["validation"]["dnn"]["stars"]) == {"rmse", "mae"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--model", "wide_deap"], "unknown model 'wide_deap'; did you mean 'wide_deep'?"),
+        (["--data", "nowhere"], "nowhere is no data set"),
+        (["--set", "epoch=1"], "unknown key 'epoch'; did you mean 'epochs'?"),
+        (["--set", "model.dropuot=0.1"], "unknown key 'dropuot'; did you mean 'dropout'?"),
+        (["--set", "labels=[like]"], "no label 'like'"),
+        (["--set", "labels=[bought, stars]"], "takes one label"),
+        (["--config", "missing.yaml"], "missing.yaml"),
+    ],
+)
+def test_wrong_input_gets_one_line_and_leaves_nothing(
+    shop: Path, tmp_path: Path, arguments: list[str], message: str
+) -> None:
+    output = tmp_path / "run"
+    base = ["--data", str(shop), "--model", "wide_deep", "--output", str(output)]
+    result = start(*base, *arguments)
+    assert result.exit_code == 1
+    assert message in result.output
+    assert len(result.output.strip().splitlines()) == 1
+    assert not output.exists()
+
+
+def test_data_without_a_history_is_refused_by_din(shop: Path, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(shop, data)
+    values = json.loads((data / "features.json").read_text())
+    (data / "features.json").write_text(json.dumps({**values, "histories": []}))
+    result = start("--data", str(data), "--model", "din", "--output", str(tmp_path / "run"))
+    assert result.exit_code == 1
+    assert "model din needs a history" in result.output
+    assert not (tmp_path / "run").exists()
+
+
+def test_truncated_record_is_named(shop: Path, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(shop, data)
+    broken = data / "examples" / "train-00001-of-00002.tfrecord"
+    broken.write_bytes(broken.read_bytes()[:-20])
+    result = start("--data", str(data), "--model", "lr", "--output", str(tmp_path / "run"))
+    assert result.exit_code == 1
+    last = result.output.strip().splitlines()[-1]
+    assert "train-00001-of-00002.tfrecord: truncated or damaged after" in last
+    assert not (tmp_path / "run" / "export").exists()
+    with pytest.raises(UserError, match="has no checkpoint"):
+        Run.load(tmp_path / "run").best_model()
+
+
+def test_a_finished_run_is_not_overwritten_unasked(finished: tuple[Path, str], shop: Path) -> None:
+    output, _ = finished
+    before = (output / "metrics.json").read_bytes()
+    result = start("--data", str(shop), "--model", "lr", "--output", str(output))
+    assert result.exit_code == 1
+    assert "exists" in result.output
+    assert (output / "metrics.json").read_bytes() == before
