@@ -139,7 +139,12 @@ class Trainer:
             self.examples += rows
             if step % SUMMARY_STEPS == 0 or step in due:
                 loss = float(logs["loss"])
-                self.line.show(epoch + 1, loss, self._rate(started), int(self.step))
+                best = self._best()
+                self.line.show(
+                    int(self.step),
+                    f"epoch {epoch + 1}  loss {loss:.4f}  {self._rate(started):,.0f} examples/s  "
+                    + (f"best {_shown(best.metrics)}" if best else ""),
+                )
             if step in due:
                 self.training_seconds += time.perf_counter() - started
                 self._validate(loss)
@@ -162,14 +167,8 @@ class Trainer:
             self.best.save(checkpoint_number=step)
         self._write_summaries()
         rate = self.examples / self.training_seconds
-        shown = ", ".join(
-            f"{task} {name} {value:.4f}"
-            for task, values in metrics.items()
-            for name, value in values.items()
-            if value is not None
-        )
         self.console.print(
-            f"epoch {epoch:.2f}  loss {loss:.4f}  {shown}  {rate:,.0f} examples/s",
+            f"epoch {epoch:.2f}  loss {loss:.4f}  {_shown(metrics)}  {rate:,.0f} examples/s",
             highlight=False,
             soft_wrap=True,
         )
@@ -225,9 +224,16 @@ class _Line:
     def __exit__(self, *_: Any) -> None:
         self.progress.stop()
 
-    def show(self, epoch: int, loss: float, rate: float, step: int) -> None:
-        text = f"epoch {epoch}  loss {loss:.4f}  {rate:,.0f} examples/s"
+    def show(self, step: int, text: str) -> None:
         self.progress.update(self.task, description=text, completed=step)
+
+
+def _shown(metrics: dict[str, dict[str, float | None]]) -> str:
+    return "  ".join(
+        f"{task}: "
+        + ", ".join(f"{name} {value:.4f}" for name, value in values.items() if value is not None)
+        for task, values in metrics.items()
+    )
 
 
 def _size(variable: tf.Variable) -> int:
