@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from enum import IntEnum
 from typing import Any
 
@@ -46,6 +47,13 @@ HTTP_STATUS = {
 }
 
 
+# What TensorFlow puts around the message of an error: where in the graph, and in whose source.
+_AROUND = re.compile(
+    r"Graph execution error:|Detected at node |<stack traces|\s*File \"|\s*\[\[\{\{node|$"
+)
+_INSIDE = re.compile(r"\{\{function_node [^}]*\}\} ?| \[Op:.*")
+
+
 class ServingError(Exception):
     """A request that cannot be answered.
 
@@ -71,4 +79,6 @@ def invalid(message: str) -> ServingError:
 
 def from_tensorflow(error: Any) -> ServingError:
     """What a client sees of a TensorFlow error (`tf.errors.OpError`)."""
-    return ServingError(Code(error.error_code), str(error.message).splitlines()[0])
+    lines = [line for line in str(error.message).splitlines() if not _AROUND.match(line)]
+    message = _INSIDE.sub("", "\n".join(lines))
+    return ServingError(Code(error.error_code), message or type(error).__name__)

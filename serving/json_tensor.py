@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import binascii
+import itertools
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -19,8 +21,14 @@ from serving.errors import Code, ServingError, invalid
 Array = np.ndarray[Any, Any]
 Format = Literal["row", "columnar"]
 
-_FLOATS = {tf.float32: 2**24 - 1, tf.float64: 2**53 - 1}  # largest exact integer
-_INTEGERS = (tf.int8, tf.uint8, tf.int16, tf.int32, tf.int64, tf.uint32, tf.uint64)
+_EXACT = {tf.float32: 2**24 - 1, tf.float64: 2**53 - 1}  # up to here all integers are
+_INFINITE = {tf.float32: 2.0**128 - 2.0**103, tf.float64: float("inf")}  # from here on, rounded
+_INTEGERS = {
+    dtype: (dtype.min, dtype.max)
+    for dtype in (tf.int8, tf.uint8, tf.int16, tf.int32, tf.int64, tf.uint32, tf.uint64)
+}
+_MAX_RANK = 63  # NumPy has 64, of which rows take one
+_MAX_SHOWN = 300
 
 
 @dataclass(frozen=True)
@@ -59,7 +67,8 @@ def parse_json(body: bytes) -> dict[str, Any]:
         try:
             document = orjson.loads(body)
         except orjson.JSONDecodeError:
-            document = json.loads(body)  # which knows NaN
+            # Which knows NaN; its numbers stay those of orjson.
+            document = json.loads(body, parse_int=orjson.loads, parse_float=orjson.loads)
     except (ValueError, RecursionError) as error:
         offset = getattr(error, "pos", 0)
         raise invalid(f"JSON Parse error: Invalid value. at offset: {offset}") from None
@@ -87,6 +96,9 @@ def tensors(
             "or 'instances' keys to exist "
         )
     dtypes = {name: tf.dtypes.as_dtype(info.dtype) for name, info in infos.items()}
+    if not dtypes:
+        signature = request.signature or "DEFAULT"
+        raise invalid(f"Failed to get input map for signature: {signature}")
     if "instances" in body:
         instances = body["instances"]
         if not isinstance(instances, list):
@@ -108,12 +120,12 @@ def _is_base64(value: Any) -> bool:
 
 
 def _rows(instances: list[Any], dtypes: dict[str, tf.DType]) -> dict[str, Array]:
-    if not isinstance(instances[0], dict) and len(dtypes) > 1:
+    named = _is_object(instances[0])
+    if not named and len(dtypes) > 1:
         raise invalid(
             "instances is a plain list, but expecting list of objects as multiple input tensors "
             "required as per tensorinfo_map"
         )
-    named = _is_object(instances[0])
     only = next(iter(dtypes))
     columns: dict[str, list[Array]] = {name: [] for name in dtypes}
     for index, instance in enumerate(instances):
@@ -174,6 +186,8 @@ def _tensor(value: Any, dtype: tf.DType) -> Array:
         if not first:
             break
         first = first[0]
+    if len(shape) > _MAX_RANK:
+        raise invalid(f"Encountered lists nested deeper than {_MAX_RANK}")
     leaves: list[Any] = []
     _fill(value, 0, shape, dtype, leaves)
     array = np.empty(len(leaves), object if dtype == tf.string else dtype.as_numpy_dtype)
@@ -205,7 +219,7 @@ def _fill(value: Any, level: int, shape: list[int], dtype: tf.DType, leaves: lis
 def _leaf(value: Any, dtype: tf.DType) -> Any:
     if dtype == tf.string:
         if isinstance(value, str):
-            return value.encode()
+            return _encoded(value)
         if isinstance(value, dict):
             return _decoded(value)
     elif dtype == tf.bool:
@@ -214,12 +228,13 @@ def _leaf(value: Any, dtype: tf.DType) -> Any:
     elif isinstance(value, bool):
         pass
     elif dtype in _INTEGERS:
-        if isinstance(value, int) and dtype.min <= value <= dtype.max:
+        least, most = _INTEGERS[dtype]
+        if isinstance(value, int) and least <= value <= most:
             return value
-    elif dtype in _FLOATS:
-        if isinstance(value, int) and abs(value) > _FLOATS[dtype]:
+    elif dtype in _EXACT:
+        if isinstance(value, int) and abs(value) > _EXACT[dtype]:
             raise _lossy(value, dtype)
-        if isinstance(value, float) and np.isfinite(value) and abs(value) > float(dtype.max):
+        if isinstance(value, float) and math.isfinite(value) and abs(value) >= _INFINITE[dtype]:
             raise _lossy(value, dtype)
         if isinstance(value, int | float):
             return value
@@ -240,11 +255,19 @@ def _lossy(value: Any, dtype: tf.DType) -> ServingError:
     )
 
 
+def _encoded(value: str) -> bytes:
+    try:
+        return value.encode()
+    except UnicodeEncodeError:
+        raise invalid("JSON Parse error: The surrogate pair in string is invalid.") from None
+
+
 def _decoded(value: dict[str, Any]) -> bytes:
     if not _is_base64(value):
         raise invalid(f"JSON Value: {_shown(value)} not formatted correctly for base64 data")
     try:
-        return base64.b64decode(value["b64"] + "=" * (-len(value["b64"]) % 4), validate=True)
+        text = "".join(value["b64"].split())
+        return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
     except (binascii.Error, ValueError):
         raise invalid("Unable to base64 decode") from None
 
@@ -259,7 +282,10 @@ def _json_type(value: Any) -> str:
 
 
 def _shown(value: Any) -> str:
-    return json.dumps(value, indent=4, ensure_ascii=False)
+    """As JSON, but of a large value only the start."""
+    pieces = json.JSONEncoder(indent=4, ensure_ascii=False).iterencode(value)
+    text = "".join(itertools.islice(pieces, _MAX_SHOWN + 1))
+    return text if len(text) <= _MAX_SHOWN else text[:_MAX_SHOWN] + "..."
 
 
 def response(outputs: dict[str, Array], form: Format) -> bytes:
@@ -274,17 +300,16 @@ def response(outputs: dict[str, Array], form: Format) -> bytes:
     if form == "columnar":
         body = {"outputs": values if len(values) > 1 else next(iter(values.values()))}
         return _dumped(body, outputs)
-    sizes = set()
+    size = None
     for name, array in outputs.items():
         if array.ndim == 0:
             raise invalid(f"Tensor name: {name} has no shape information ")
-        sizes.add(len(array))
-    if len(sizes) > 1:
-        raise invalid(
-            "Tensor name: "
-            f"{list(outputs)[-1]} has inconsistent batch size: {len(list(outputs.values())[-1])} "
-            f"expecting batch size: {len(next(iter(outputs.values())))}"
-        )
+        if size not in (None, len(array)):
+            raise invalid(
+                f"Tensor name: {name} has inconsistent batch size: {len(array)} "
+                f"expecting batch size: {size}"
+            )
+        size = len(array)
     if len(values) == 1:
         return _dumped({"predictions": next(iter(values.values()))}, outputs)
     rows = [dict(zip(values, row, strict=True)) for row in zip(*values.values(), strict=True)]
@@ -293,11 +318,16 @@ def response(outputs: dict[str, Array], form: Format) -> bytes:
 
 def _values(name: str, array: Array) -> Any:
     if array.dtype.kind in "OS":
-        as_bytes = name.endswith("_bytes")
-        return _mapped(
-            array.tolist(),
-            lambda item: {"b64": base64.b64encode(item).decode()} if as_bytes else item.decode(),
-        )
+        if name.endswith("_bytes"):
+            return _mapped(array.tolist(), lambda item: {"b64": base64.b64encode(item).decode()})
+        try:
+            return _mapped(array.tolist(), bytes.decode)
+        except UnicodeDecodeError:
+            raise invalid(
+                f"Tensor name: {name} is not UTF-8; bytes need a name that ends in _bytes"
+            ) from None
+    if array.dtype.kind not in "biuf":
+        raise invalid(f"Failed to write JSON value for tensor type: {array.dtype}")
     if array.dtype == np.float32:
         # The shortest decimal that is this float32, not the float64 it would become.
         return _mapped(array.tolist(), lambda item: float(str(np.float32(item))))

@@ -20,10 +20,12 @@ from serving.errors import Code, ServingError, from_tensorflow, invalid
 DEFAULT_SIGNATURE = "serving_default"
 WARM_UP = Path("assets.extra") / "tf_serving_warmup_requests"
 MAX_WARM_UP_RECORDS = 1_000
+MAX_VERSION = 2**63 - 1
 
 log = logging.getLogger("serving")
 
 Arrays = dict[str, np.ndarray[Any, Any]]
+Content = dict[str, tuple[int, int]]  # size and time of change of files
 State = ModelVersionStatus.State
 
 
@@ -50,7 +52,7 @@ class Servable:
             inputs: arrays by name, exactly those of the signature.
 
         Raises:
-            ServingError: names or dtypes that do not fit, or the model's own error.
+            ServingError: names, dtypes or shapes that do not fit, or the model's own error.
         """
         definition = self.signature_defs[signature]
         _check_names(set(inputs), set(definition.inputs))
@@ -63,28 +65,44 @@ class Servable:
                 raise invalid(
                     f"Expects arg[{name}] to be {dtype.name} but {value.dtype} is provided"
                 )
+            shape = tf.TensorShape(definition.inputs[name].tensor_shape)
+            if not shape.is_compatible_with(value.shape):
+                raise invalid(
+                    f"Expects arg[{name}] to have shape {shape} but {value.shape} is provided"
+                )
             tensors[name] = tf.constant(value, dtype)
         try:
             outputs = self._model.signatures[signature](**tensors)
+            return {name: _array(outputs[name]) for name in definition.outputs}
         except tf.errors.OpError as error:
             raise from_tensorflow(error) from None
-        except (TypeError, ValueError) as error:  # a shape that the signature does not take
-            raise invalid(str(error).splitlines()[0]) from None
-        return {name: outputs[name].numpy() for name in definition.outputs}
 
     def _warm_up(self, path: Path) -> None:
         if not path.is_file():
             return
-        records = tf.data.TFRecordDataset(str(path)).take(MAX_WARM_UP_RECORDS)
         count = 0
-        for record in records:
-            request = prediction_log_pb2.PredictionLog.FromString(
-                record.numpy()
-            ).predict_log.request
-            inputs = {name: tf.make_ndarray(value) for name, value in request.inputs.items()}
-            self.run(request.model_spec.signature_name or DEFAULT_SIGNATURE, inputs)
+        for record in tf.data.TFRecordDataset(str(path)):
             count += 1
+            if count > MAX_WARM_UP_RECORDS:
+                raise invalid(
+                    "Number of warmup records exceeds the maximum "
+                    f"({MAX_WARM_UP_RECORDS}) at {path}"
+                )
+            self._replay(prediction_log_pb2.PredictionLog.FromString(record.numpy()))
         log.info("warmed up with %d requests of %s", count, path)
+
+    def _replay(self, logged: prediction_log_pb2.PredictionLog) -> None:
+        kind = logged.WhichOneof("log_type")
+        if kind != "predict_log":
+            raise ServingError(Code.UNIMPLEMENTED, f"Unsupported log_type for warmup: {kind}")
+        request = logged.predict_log.request
+        signature = request.model_spec.signature_name or DEFAULT_SIGNATURE
+        if signature not in self.signature_defs:
+            raise ServingError(
+                Code.FAILED_PRECONDITION, f'Serving signature key "{signature}" not found.'
+            )
+        inputs = {name: tf.make_ndarray(value) for name, value in request.inputs.items()}
+        self.run(signature, inputs)
 
 
 def _signature_defs(directory: Path) -> dict[str, meta_graph_pb2.SignatureDef]:
@@ -97,6 +115,10 @@ def _signature_defs(directory: Path) -> dict[str, meta_graph_pb2.SignatureDef]:
                 if not name.startswith("__")
             }
     raise ServingError(Code.NOT_FOUND, f"{directory} has no graph with the tag serve")
+
+
+def _array(tensor: tf.Tensor) -> np.ndarray[Any, Any]:
+    return np.asarray(tensor.numpy(), object if tensor.dtype == tf.string else None)
 
 
 def _check_names(sent: set[str], expected: set[str]) -> None:
@@ -121,7 +143,7 @@ class Model:
     """The versions of one model under its base path; the latest one serves.
 
     A new version is loaded and warmed before the old one goes; one that fails to load leaves the
-    old one serving.
+    old one serving, and is tried again when its files change: it may have been half copied.
 
     Args:
         name: of the model.
@@ -132,6 +154,7 @@ class Model:
         self.name, self.base_path = name, base_path
         self.statuses: dict[int, VersionStatus] = {}
         self._loaded: dict[int, Servable] = {}
+        self._failed: dict[int, Content] = {}
         self._lock = threading.Lock()
 
     def poll(self) -> None:
@@ -141,9 +164,7 @@ class Model:
             if not found:
                 return
             newest = max(found)
-            if newest not in self.statuses or (
-                self.statuses[newest].state == State.END and self.statuses[newest].code == Code.OK
-            ):
+            if newest not in self._loaded:
                 self._load(newest, found[newest])
             if newest in self._loaded:
                 for version in [v for v in self._loaded if v != newest]:
@@ -152,14 +173,19 @@ class Model:
                     log.info("unloaded %s version %d", self.name, version)
 
     def _load(self, version: int, directory: Path) -> None:
+        content = _content(directory)
+        if self._failed.get(version) == content:
+            return
         self.statuses[version] = VersionStatus(State.LOADING)
         try:
             self._loaded[version] = Servable(directory)
         except Exception as error:  # whatever is wrong with it, the server goes on
-            message = (str(error).splitlines() or [type(error).__name__])[0]
-            self.statuses[version] = VersionStatus(State.END, Code.UNKNOWN, message)
-            log.error("%s version %d failed to load: %s", self.name, version, message)
+            self._failed[version] = content
+            status = _failure(error)
+            self.statuses[version] = status
+            log.error("%s version %d failed to load: %s", self.name, version, status.message)
         else:
+            self._failed.pop(version, None)
             self.statuses[version] = VersionStatus(State.AVAILABLE)
             log.info("loaded %s version %d from %s", self.name, version, directory)
 
@@ -212,14 +238,40 @@ class Models:
         found = {v: s for v, s in sorted(known.items(), reverse=True) if version in (None, v)}
         if not found:
             which = (
-                f"version {version} of model {name}" if version else f"any versions of model {name}"
+                f"any versions of model {name}"
+                if version is None
+                else f"version {version} of model {name}"
             )
             raise ServingError(Code.NOT_FOUND, f"Could not find {which}")
         return found
 
 
+def _failure(error: Exception) -> VersionStatus:
+    if isinstance(error, tf.errors.OpError):
+        error = from_tensorflow(error)
+    code = error.code if isinstance(error, ServingError) else Code.UNKNOWN
+    if isinstance(error, FileNotFoundError):
+        code = Code.NOT_FOUND
+    message = (str(error).splitlines() or [type(error).__name__])[0]
+    return VersionStatus(State.END, code, message)
+
+
 def _versions(base_path: Path) -> dict[int, Path]:
     try:
-        return {int(p.name): p for p in base_path.iterdir() if p.name.isdigit() and p.is_dir()}
+        return {int(p.name): p for p in base_path.iterdir() if _is_version(p)}
     except OSError:
         return {}
+
+
+def _is_version(path: Path) -> bool:
+    name = path.name
+    return name.isascii() and name.isdigit() and path.is_dir() and int(name) <= MAX_VERSION
+
+
+def _content(directory: Path) -> Content:
+    """Changes with every file that is written below."""
+    try:
+        stats = {str(path): path.stat() for path in directory.rglob("*")}
+    except OSError:  # a file went while we looked
+        return {}
+    return {path: (stat.st_size, stat.st_mtime_ns) for path, stat in stats.items()}

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import re
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Executor
 from typing import Any
+from urllib.parse import unquote
 
 from aiohttp import web
 from google.protobuf import json_format
@@ -15,13 +17,17 @@ from tensorflow_serving.apis import get_model_metadata_pb2
 
 from serving import json_tensor
 from serving.errors import Code, ServingError, invalid
-from serving.models import DEFAULT_SIGNATURE, Models
+from serving.models import DEFAULT_SIGNATURE, MAX_VERSION, Models
 from serving.rpc import signature_map, status_response
 
-_CALL = re.compile(r"/v1/models/([^/:]+)(?:/versions/(\d+))?:(classify|regress|predict)")
-_GET = re.compile(r"/v1/models(?:/([^/:]+))?(?:/versions/(\d+))?(/metadata)?")
+_CALL = re.compile(
+    r"/v1/models/([^/:]+)(?:/versions/([0-9]+))?:(classify|regress|predict)", re.IGNORECASE
+)
+_GET = re.compile(r"/v1/models(?:/([^/:]+))?(?:/versions/([0-9]+))?(/metadata)?", re.IGNORECASE)
 
 MAX_BODY = 64 * 2**20
+
+log = logging.getLogger("serving")
 
 Handler = Callable[[web.Request], Coroutine[Any, Any, web.Response]]
 
@@ -46,36 +52,42 @@ class _Api:
 
     async def handle(self, request: web.Request) -> web.Response:
         try:
-            if not request.path.lower().startswith("/v1/"):
+            path = request.rel_url.raw_path
+            if not path.lower().startswith("/v1/"):
                 return _error(404, "Not Found")
-            return _json(200, await self._answer(request))
+            return _json(200, await self._answer(request, path))
         except ServingError as error:
             return _error(error.http_status, error.message)
         except web.HTTPRequestEntityTooLarge:
             return _error(413, f"The request body is larger than {MAX_BODY} bytes")
+        except web.RequestPayloadError:
+            return _error(400, "Malformed request: its body cannot be decoded")
         except TimeoutError:
             return _error(504, "Timed out")
+        except Exception:  # whatever it is, the client reads no more of it
+            log.exception("%s %s", request.method, request.path)
+            return _error(500, "Internal error")
 
-    async def _answer(self, request: web.Request) -> bytes:
-        call = _CALL.fullmatch(request.path)
+    async def _answer(self, request: web.Request, path: str) -> bytes:
+        call = _CALL.fullmatch(path)
         if request.method == "POST" and call:
             name, version, verb = call.groups()
-            if verb != "predict":
+            if verb.lower() != "predict":
                 raise ServingError(Code.UNIMPLEMENTED, f"{verb} is not implemented")
             body = await request.read()
             work = asyncio.get_running_loop().run_in_executor(
-                self.executor, self._predict, name, _version(version), body
+                self.executor, self._predict, unquote(name), _version(version), body
             )
             return await asyncio.wait_for(work, self.timeout)
-        get = _GET.fullmatch(request.path)
+        get = _GET.fullmatch(path)
         if request.method == "GET" and get:
             name, version, metadata = get.groups()
             if not name:
                 raise invalid("Missing model name in request.")
             if metadata:
-                return self._metadata(name, _version(version))
-            return self._status(name, _version(version))
-        raise invalid(f"Malformed request: {request.method} {request.path}")
+                return self._metadata(unquote(name), _version(version))
+            return self._status(unquote(name), _version(version))
+        raise invalid(f"Malformed request: {request.method} {path}")
 
     def _predict(self, name: str, version: int | None, body: bytes) -> bytes:
         request = json_tensor.parse_predict(body)
@@ -105,9 +117,10 @@ class _Api:
 def _version(text: str | None) -> int | None:
     if text is None:
         return None
-    if int(text) >= 2**63:
+    digits = text.lstrip("0") or "0"
+    if len(digits) > len(str(MAX_VERSION)) or int(digits) > MAX_VERSION:
         raise invalid(f"Failed to convert version: {text} to numeric.")
-    return int(text)
+    return int(digits)
 
 
 def _proto_json(message: Any) -> bytes:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from concurrent.futures import Executor
+from math import prod
 from typing import Any
 
 import grpc
+import numpy as np
 import tensorflow as tf
+from tensorflow.core.framework import tensor_pb2
 from tensorflow_serving.apis import (
     get_model_metadata_pb2,
     get_model_status_pb2,
@@ -21,7 +25,24 @@ from serving.models import DEFAULT_SIGNATURE, Models, Servable, VersionStatus
 
 MAX_MESSAGE = 64 * 2**20
 
+log = logging.getLogger("serving")
+
 _STATUS = {code.value[0]: code for code in grpc.StatusCode}
+
+
+_FIELDS = {
+    tf.float32: "float_val",
+    tf.float64: "double_val",
+    tf.int8: "int_val",
+    tf.uint8: "int_val",
+    tf.int16: "int_val",
+    tf.int32: "int_val",
+    tf.int64: "int64_val",
+    tf.uint32: "uint32_val",
+    tf.uint64: "uint64_val",
+    tf.bool: "bool_val",
+    tf.string: "string_val",
+}
 
 
 def server(models: Models, executor: Executor) -> grpc.aio.Server:
@@ -52,13 +73,16 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
         self.models, self.executor = models, executor
 
     async def Predict(self, request: Any, context: Any) -> predict_pb2.PredictResponse:
-        work = asyncio.get_running_loop().run_in_executor(self.executor, self._predict, request)
         try:
+            work = asyncio.get_running_loop().run_in_executor(self.executor, self._predict, request)
             return await asyncio.wait_for(work, context.time_remaining())
         except ServingError as error:
             await _abort(context, error)
         except TimeoutError:
             await _abort(context, ServingError(Code.DEADLINE_EXCEEDED, "Deadline exceeded"))
+        except Exception:  # whatever it is, the client reads no more of it
+            log.exception("Predict")
+            await _abort(context, ServingError(Code.INTERNAL, "Internal error"))
         raise AssertionError("abort raises")
 
     async def GetModelMetadata(
@@ -86,7 +110,7 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
         response.model_spec.version.value = number
         response.model_spec.signature_name = signature
         for name in wanted:
-            response.outputs[name].CopyFrom(tf.make_tensor_proto(outputs[name]))
+            response.outputs[name].CopyFrom(_proto(outputs[name]))
         return response
 
     def _metadata(self, request: Any) -> get_model_metadata_pb2.GetModelMetadataResponse:
@@ -158,11 +182,26 @@ def _filtered(names: list[str], definition: Any) -> list[str]:
     return names or list(definition.outputs)
 
 
-def _array(name: str, value: Any) -> Any:
+def _array(name: str, value: tensor_pb2.TensorProto) -> Any:
+    sizes = [dimension.size for dimension in value.tensor_shape.dim]
+    # Fewer values than elements are legal, so a few bytes could ask for all memory.
+    if value.tensor_shape.unknown_rank or min(sizes, default=0) < 0 or prod(sizes) > MAX_MESSAGE:
+        raise invalid(f"tensor parsing error: {name}")
     try:
         return tf.make_ndarray(value)
     except (TypeError, ValueError) as error:
         raise invalid(f"input {name}: {str(error).splitlines()[0]}") from None
+
+
+def _proto(array: np.ndarray[Any, Any]) -> tensor_pb2.TensorProto:
+    """With the values in the field of their type, where clients of TF Serving look for them."""
+    dtype = tf.string if array.dtype.kind == "O" else tf.dtypes.as_dtype(array.dtype)
+    if dtype not in _FIELDS:
+        return tf.make_tensor_proto(array)
+    result = tensor_pb2.TensorProto(dtype=dtype.as_datatype_enum)
+    result.tensor_shape.CopyFrom(tf.TensorShape(array.shape).as_proto())
+    getattr(result, _FIELDS[dtype]).extend(array.ravel().tolist())
+    return result
 
 
 async def _abort(context: Any, error: ServingError) -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
 import os
 import signal
+import socket
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -15,18 +17,23 @@ import click
 log = logging.getLogger("serving")
 
 GRACE_SECONDS = 5
+PORT = click.IntRange(0, 65535)
 
 
 @click.command()
-@click.option("--port", default=8500, show_default=True, help="Of gRPC; 0 for none.")
-@click.option("--rest_api_port", default=0, show_default=True, help="Of REST; 0 for none.")
+@click.option("--port", default=8500, type=PORT, show_default=True, help="Of gRPC; 0 for none.")
+@click.option(
+    "--rest_api_port", default=0, type=PORT, show_default=True, help="Of REST; 0 for none."
+)
 @click.option("--address", default="127.0.0.1", show_default=True, help="To listen on.")
 @click.option("--model_name", default="default", show_default=True, help="Name of the model.")
 @click.option("--model_base_path", required=True, type=Path, help="Directory of numbered versions.")
 @click.option(
-    "--file_system_poll_wait_seconds", default=1.0, show_default=True,
+    "--file_system_poll_wait_seconds",
+    default=1.0,
+    show_default=True,
     help="Between looks for a new version.",
-)  # fmt: skip
+)
 @click.option("--rest_api_timeout_in_ms", default=30_000, show_default=True, help="Of a request.")
 def main(
     port: int,
@@ -45,12 +52,32 @@ def main(
             f"{model_base_path} is no directory; it should hold numbered versions of the model"
         )
     try:
+        for flag, number in (("--port", port), ("--rest_api_port", rest_api_port)):
+            _check_free(address, number, flag)
         asyncio.run(
-            _serve(port, rest_api_port, address, model_name, model_base_path,
-                   file_system_poll_wait_seconds, rest_api_timeout_in_ms / 1000)
-        )  # fmt: skip
+            _serve(
+                port,
+                rest_api_port,
+                address,
+                model_name,
+                model_base_path,
+                file_system_poll_wait_seconds,
+                rest_api_timeout_in_ms / 1000,
+            )
+        )
     except OSError as error:
         raise click.ClickException(str(error)) from None
+
+
+def _check_free(address: str, port: int, flag: str) -> None:
+    """Before the imports, so that this error comes at once and alone."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    try:
+        if port:
+            socket.create_server((address, port), family=family).close()
+    except OSError as error:
+        reason = "is in use" if error.errno == errno.EADDRINUSE else f"cannot be had ({error})"
+        raise OSError(f"port {port} of {address} {reason}; choose another {flag}") from None
 
 
 async def _serve(
@@ -62,6 +89,12 @@ async def _serve(
     poll_seconds: float,
     timeout: float,
 ) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):  # first: the imports take seconds
+        loop.add_signal_handler(number, stop.set)
+    log.info("starting")
+
     from aiohttp import web
 
     from serving import rest, rpc
@@ -69,31 +102,24 @@ async def _serve(
 
     models = Models([Model(model_name, model_base_path)])
     executor = ThreadPoolExecutor(os.cpu_count())
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
     async with contextlib.AsyncExitStack() as stack:
         if port:
             server = rpc.server(models, executor)
             try:
                 server.add_insecure_port(f"{address}:{port}")
-            except RuntimeError:
-                raise OSError(
-                    f"port {port} of {address} is in use; choose another --port"
-                ) from None
+            except RuntimeError as error:
+                raise OSError(str(error)) from None
             await server.start()
             stack.push_async_callback(server.stop, GRACE_SECONDS)
         if rest_api_port:
-            runner = web.AppRunner(rest.application(models, executor, timeout), access_log=None)
+            runner = web.AppRunner(
+                rest.application(models, executor, timeout),
+                access_log=None,
+                shutdown_timeout=GRACE_SECONDS,
+            )
             await runner.setup()
             stack.push_async_callback(runner.cleanup)
-            try:
-                await web.TCPSite(runner, address, rest_api_port).start()
-            except OSError:
-                raise OSError(
-                    f"port {rest_api_port} of {address} is in use; choose another --rest_api_port"
-                ) from None
+            await web.TCPSite(runner, address, rest_api_port).start()
         polling = asyncio.create_task(_poll(models, poll_seconds))
         log.info("serving %s: gRPC port %s, REST port %s", model_name, port, rest_api_port)
         await stop.wait()

@@ -70,7 +70,7 @@ def exports(shop: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, t
         hyperparameters = CASES[entry.id].hyperparameters
         values = {"data": str(shop), "model": {"id": entry.id, **hyperparameters}}
         config, features = resolve(values, "test")
-        run = Run.create(base / entry.id, config, features)
+        run = Run.open(base / entry.id, config, features)
         model = run.build_model()
         randomise(model)
         assert export(run, model) == run.export_directory / "1"

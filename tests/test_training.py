@@ -242,5 +242,6 @@ def test_a_finished_run_is_not_overwritten_unasked(finished: tuple[Path, str], s
     before = (output / "metrics.json").read_bytes()
     result = start("--data", str(shop), "--model", "lr", "--output", str(output))
     assert result.exit_code == 1
-    assert "exists" in result.output
+    assert "is a run of another configuration, which differs in" in result.output
+    assert "model.id" in result.output
     assert (output / "metrics.json").read_bytes() == before

@@ -7,26 +7,70 @@ from collections.abc import Callable
 from typing import Annotated, Any, Literal, get_type_hints
 
 import yaml
-from pydantic import ConfigDict, Field, NonNegativeFloat, PositiveFloat, PositiveInt, create_model
+from pydantic import (
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    create_model,
+    model_validator,
+)
 
 from tfrec.strict import Strict, UserError
+
+
+class ScheduleConfig(Strict):
+    """Shape of a learning rate over the steps.
+
+    Attributes:
+        kind: `constant`, `cosine` or `exponential`.
+        warm_up: steps of a linear rise at the beginning.
+        steps: of a cosine, where it ends; the run's last possible step unless given.
+        end: of a cosine, the share of the learning rate that is left.
+        rate, every: of an exponential, the factor, and the steps that it takes.
+    """
+
+    kind: Literal["constant", "cosine", "exponential"] = "constant"
+    warm_up: NonNegativeInt = 0
+    steps: PositiveInt | None = None
+    end: Annotated[float, Field(ge=0, le=1)] = 0.0
+    rate: Annotated[float, Field(gt=0, le=1)] = 0.95
+    every: PositiveInt = 1000
 
 
 class OptimizerConfig(Strict):
     """Optimizer of one variable group.
 
     Attributes:
-        name: `row_sparse_adam` and `adagrad` and `ftrl` cost what the batch's rows cost; `adam`
-            and `sgd` with momentum touch whole tables.
+        name: `row_sparse_adam`, `adagrad`, `ftrl` and `sgd` cost what the batch's rows cost;
+            `adam` touches whole tables.
         learning_rate: its step size.
+        schedule: of the learning rate.
         l1: of ftrl.
         l2: of ftrl, and of row_sparse_adam (on the batch's rows).
+        weight_decay: of row_sparse_adam, decoupled as in AdamW (on the batch's rows).
     """
 
     name: Literal["row_sparse_adam", "adam", "adagrad", "ftrl", "sgd"] = "row_sparse_adam"
     learning_rate: PositiveFloat = 0.001
+    schedule: ScheduleConfig = ScheduleConfig()
     l1: NonNegativeFloat = 0.0
     l2: NonNegativeFloat = 0.0
+    weight_decay: NonNegativeFloat = 0.0
+
+    @model_validator(mode="after")
+    def _known_to_it(self) -> OptimizerConfig:
+        belongs = {
+            "l1": ("ftrl",),
+            "l2": ("ftrl", "row_sparse_adam"),
+            "weight_decay": ("row_sparse_adam",),
+        }
+        for key, names in belongs.items():
+            if getattr(self, key) and self.name not in names:
+                raise ValueError(f"`{key}` belongs to {' and '.join(names)}, not to {self.name}")
+        return self
 
 
 class OptimizersConfig(Strict):
@@ -42,6 +86,20 @@ class OptimizersConfig(Strict):
     linear: OptimizerConfig = OptimizerConfig(name="ftrl", learning_rate=1.0, l1=1e-4)
     embedding: OptimizerConfig = OptimizerConfig()
     dense: OptimizerConfig = OptimizerConfig(name="adam")
+
+
+class PlateauConfig(Strict):
+    """Lowers all learning rates when the validation metric no longer gets better.
+
+    Attributes:
+        factor: that they are multiplied by.
+        patience: validations without a better one before that.
+        minimum: smallest product of the factors.
+    """
+
+    factor: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    patience: PositiveInt = 1
+    minimum: Annotated[float, Field(ge=0, lt=1)] = 1e-3
 
 
 class ModelConfig(Strict):
@@ -68,6 +126,12 @@ class TrainConfig(Strict):
         validations_per_epoch: how often validation metrics are taken, and patience counted.
         patience: validations without a better one before training stops.
         optimizers: by variable group.
+        plateau: lowers learning rates when validation stalls; off unless given.
+        clip_norm: largest global norm of a step's gradients; no limit unless given.
+        embedding_l2: λ of λ/2 Σ w² over whole embedding tables at every step, as some published
+            results used; costs what the tables cost. `optimizers.embedding.l2` is the cheap form.
+        checkpoint_steps: steps between checkpoints; every validation makes one too.
+        deterministic: two runs of one seed are equal bit for bit, on the same kind of machine.
         seed: of initial weights, dropout and the order of examples.
     """
 
@@ -79,6 +143,11 @@ class TrainConfig(Strict):
     validations_per_epoch: PositiveInt = 2
     patience: PositiveInt = 3
     optimizers: OptimizersConfig = OptimizersConfig()
+    plateau: PlateauConfig | None = None
+    clip_norm: PositiveFloat | None = None
+    embedding_l2: NonNegativeFloat = 0.0
+    checkpoint_steps: PositiveInt = 1000
+    deterministic: bool = False
     seed: Annotated[int, Field(ge=0)] = 0
 
 

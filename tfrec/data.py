@@ -30,7 +30,12 @@ def files(directory: str | Path, split: str) -> list[str]:
 
 
 def training_batches(
-    directory: str | Path, features: Features, batch_size: int, seed: int, epoch: int
+    directory: str | Path,
+    features: Features,
+    batch_size: int,
+    seed: int,
+    epoch: int,
+    skip: int = 0,
 ) -> tf.data.Dataset:
     """Shuffled batches of the training split, one pass.
 
@@ -39,6 +44,7 @@ def training_batches(
         features: whose tasks are wanted.
         batch_size: examples of a batch; the last one may be smaller.
         seed, epoch: decide the order, and nothing else does.
+        skip: batches that were done before an interruption; they are read, not parsed.
 
     Yields:
         (inputs by name, labels by task, weights (batch,)).
@@ -50,7 +56,7 @@ def training_batches(
         tf.data.TFRecordDataset, cycle_length=FILES_AT_ONCE, num_parallel_calls=tf.data.AUTOTUNE
     )
     records = records.shuffle(SHUFFLE_ROWS, seed=seed)
-    return _parsed(records, features, batch_size, keys=False)
+    return _parsed(records, features, batch_size, keys=False, skip=skip)
 
 
 def evaluation_batches(
@@ -66,7 +72,7 @@ def evaluation_batches(
 
 
 def _parsed(
-    records: tf.data.Dataset, features: Features, batch_size: int, keys: bool
+    records: tf.data.Dataset, features: Features, batch_size: int, keys: bool, skip: int = 0
 ) -> tf.data.Dataset:
     spec = stored_spec(features)
 
@@ -87,7 +93,7 @@ def _parsed(
             {"user": values.get(USER_KEY, nobody), "item": values.get(ITEM_KEY, nobody)},
         )
 
-    batches = records.batch(batch_size)
+    batches = records.batch(batch_size).skip(skip)
     return batches.map(parse, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
 
 

@@ -11,6 +11,7 @@ import tensorflow_recommenders as tfrs
 import tf_keras as keras
 
 from tfrec.config import OptimizerConfig
+from tfrec.schedules import Schedule
 
 # tf_keras' newer optimizers touch whole tables at every step, even where they take sparse
 # gradients; the older ones have fused sparse kernels for FTRL and Adagrad, and slots that a
@@ -31,6 +32,8 @@ class RowSparseAdam(keras.optimizers.legacy.Adam):
     Args:
         learning_rate: a number or a schedule.
         l2: added to the gradient of the batch's rows as l2 · w.
+        weight_decay: takes lr · weight_decay · w from the batch's rows, beside Adam's step
+            (Loshchilov & Hutter 2019, Decoupled Weight Decay Regularization, algorithm 2).
         beta_1, beta_2, epsilon: of Adam.
     """
 
@@ -38,6 +41,7 @@ class RowSparseAdam(keras.optimizers.legacy.Adam):
         self,
         learning_rate: Any = 0.001,
         l2: float = 0.0,
+        weight_decay: float = 0.0,
         beta_1: float = 0.9,
         beta_2: float = 0.999,
         epsilon: float = 1e-7,
@@ -45,54 +49,74 @@ class RowSparseAdam(keras.optimizers.legacy.Adam):
         **kwargs: Any,
     ) -> None:
         super().__init__(learning_rate, beta_1, beta_2, epsilon, name=name, **kwargs)
-        self.l2 = l2
+        self.l2, self.weight_decay = l2, weight_decay
 
     def _resource_apply_dense(
         self, grad: tf.Tensor, var: tf.Variable, apply_state: Any = None
     ) -> tf.Operation:
-        return super()._resource_apply_dense(grad + self.l2 * var, var, apply_state)
+        grad += self.l2 * var
+        if self.weight_decay:
+            state = self._state(var, apply_state)
+            var.assign_sub(state["lr_t"] * self.weight_decay * var)
+        return super()._resource_apply_dense(grad, var, apply_state)
 
     def _resource_apply_sparse(
         self, grad: tf.Tensor, var: tf.Variable, indices: tf.Tensor, apply_state: Any = None
     ) -> tf.Operation:
-        key = (var.device, var.dtype.base_dtype)
-        state = (apply_state or {}).get(key) or self._fallback_apply_state(*key)
+        state = self._state(var, apply_state)
         m, v = self.get_slot(var, "m"), self.get_slot(var, "v")
-        if self.l2:
-            grad += self.l2 * tf.gather(var, indices)
+        if self.l2 or self.weight_decay:
+            rows = tf.gather(var, indices)
+            grad += self.l2 * rows
         rows_m = state["beta_1_t"] * tf.gather(m, indices) + state["one_minus_beta_1_t"] * grad
         rows_v = state["beta_2_t"] * tf.gather(v, indices) + state["one_minus_beta_2_t"] * grad**2
         rate = state["lr_t"] * tf.sqrt(1 - state["beta_2_power"]) / (1 - state["beta_1_power"])
         step = rate * rows_m / (tf.sqrt(rows_v) + state["epsilon"])
+        if self.weight_decay:
+            step += state["lr_t"] * self.weight_decay * rows
         return tf.group(
             m.scatter_update(tf.IndexedSlices(rows_m, indices)),
             v.scatter_update(tf.IndexedSlices(rows_v, indices)),
             var.scatter_sub(tf.IndexedSlices(step, indices)),
         )
 
+    def _state(self, var: tf.Variable, apply_state: Any) -> dict[str, tf.Tensor]:
+        key = (var.device, var.dtype.base_dtype)
+        return (apply_state or {}).get(key) or self._fallback_apply_state(*key)
+
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "l2": self.l2}
+        return {**super().get_config(), "l2": self.l2, "weight_decay": self.weight_decay}
 
 
-def make_optimizer(config: OptimizerConfig) -> keras.optimizers.legacy.Optimizer:
-    """One optimizer from its configuration."""
+def make_optimizer(
+    config: OptimizerConfig, steps: int = 1, scale: tf.Variable | None = None
+) -> keras.optimizers.legacy.Optimizer:
+    """One optimizer from its configuration.
+
+    Args:
+        config: which, and its schedule.
+        steps: of the whole run.
+        scale: factor of the learning rate that the run may lower.
+    """
+    rate: Any = config.learning_rate
+    if scale is not None:
+        rate = Schedule(config.learning_rate, config.schedule, steps, scale)
     if config.name == "ftrl":
         return legacy.Ftrl(
-            config.learning_rate,
+            rate,
             l1_regularization_strength=config.l1,
             l2_regularization_strength=config.l2,
         )
-    if config.name == "adagrad":
-        return legacy.Adagrad(config.learning_rate)
-    if config.name == "sgd":
-        return legacy.SGD(config.learning_rate)
-    if config.name == "adam":
-        return legacy.Adam(config.learning_rate)
-    return RowSparseAdam(config.learning_rate, l2=config.l2)
+    if config.name == "row_sparse_adam":
+        return RowSparseAdam(rate, l2=config.l2, weight_decay=config.weight_decay)
+    return {"adagrad": legacy.Adagrad, "sgd": legacy.SGD, "adam": legacy.Adam}[config.name](rate)
 
 
 def composite(
-    groups: Mapping[str, Sequence[tf.Variable]], configs: dict[str, OptimizerConfig]
+    groups: Mapping[str, Sequence[tf.Variable]],
+    configs: dict[str, OptimizerConfig],
+    steps: int = 1,
+    scale: tf.Variable | None = None,
 ) -> tfrs.experimental.optimizers.CompositeOptimizer:
     """Joins an optimizer per group, so that one step trains all.
 
@@ -101,13 +125,19 @@ def composite(
     Args:
         groups: trainable variables by group; empty groups are left out.
         configs: optimizer of each group.
+        steps: of the whole run, for schedules.
+        scale: factor of all learning rates that the run may lower.
     """
 
     def of(group: str) -> Callable[[], Sequence[tf.Variable]]:
         return partial(groups.__getitem__, group)
 
     return tfrs.experimental.optimizers.CompositeOptimizer(
-        [(make_optimizer(configs[group]), of(group)) for group, owned in groups.items() if owned]
+        [
+            (make_optimizer(configs[group], steps, scale), of(group))
+            for group, owned in groups.items()
+            if owned
+        ]
     )
 
 
@@ -121,3 +151,19 @@ def create_slots(
         _ = inner.iterations
         inner._create_hypers()
         inner._create_slots(variables)
+
+
+def clipped(gradients: list[Any], norm: float) -> list[Any]:
+    """Gradients scaled so that their global norm is at most `norm`.
+
+    Sparse gradients list a row once per occurrence: those are summed first, since the norm is
+    that of the whole gradient. Inside replicas the gradients have to be those of all replicas.
+    """
+    summed = [_summed(g) if isinstance(g, tf.IndexedSlices) else g for g in gradients]
+    return tf.clip_by_global_norm(summed, norm)[0]
+
+
+def _summed(slices: tf.IndexedSlices) -> tf.IndexedSlices:
+    rows, places = tf.unique(slices.indices)
+    values = tf.math.unsorted_segment_sum(slices.values, places, tf.size(rows))
+    return tf.IndexedSlices(values, rows, slices.dense_shape)

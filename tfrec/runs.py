@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,20 +38,36 @@ class Run:
         self.features = features
 
     @classmethod
-    def create(cls, directory: str | Path, config: TrainConfig, features: Features) -> Run:
-        """Makes a new run directory.
+    def open(cls, directory: str | Path, config: TrainConfig, features: Features) -> Run:
+        """Makes a new run directory, or opens one of the same configuration to go on.
 
         Raises:
-            UserError: there is one already.
+            UserError: there is something else, or a run of another configuration.
         """
         run = cls(directory, config, features)
+        if (run.directory / CONFIG).is_file():
+            run._check_same(cls.load(directory))
+            return run
         if run.directory.exists() and any(run.directory.iterdir()):
-            raise UserError(f"{directory} exists; name another --output, or pass --overwrite")
+            raise UserError(f"{directory} exists and is no run; name another --output")
         run.directory.mkdir(parents=True, exist_ok=True)
         features.save(run.directory)
         text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
-        (run.directory / CONFIG).write_text(text, encoding="utf-8")
+        partial = run.directory / f"{CONFIG}.partial"
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(run.directory / CONFIG)
         return run
+
+    def _check_same(self, other: Run) -> None:
+        old, new = other.config.model_dump(mode="json"), self.config.model_dump(mode="json")
+        changed = sorted(_differences(old, new))
+        if not changed and other.features != self.features:
+            changed = ["the data set"]
+        if changed:
+            raise UserError(
+                f"{self.directory} is a run of another configuration, which differs in "
+                f"{', '.join(changed)}; name another --output, or pass --overwrite"
+            )
 
     @classmethod
     def load(cls, directory: str | Path) -> Run:
@@ -78,19 +95,24 @@ class Run:
         Raises:
             UserError: the run has no checkpoint.
         """
-        import tensorflow as tf
+        from tfrec.checkpoints import Checkpoints
 
         model = self.build_model()
-        path = tf.train.latest_checkpoint(self.best_directory)
-        if path is None:
+        best = Checkpoints(self.checkpoints / "best", model=model)
+        if not best.steps():
             raise UserError(f"{self.directory} has no checkpoint: its training did not get so far")
-        tf.train.Checkpoint(model=model).restore(path).expect_partial()
+        best.restore(best.steps()[-1])
         return model
 
     @property
-    def best_directory(self) -> str:
-        """Where the checkpoint with the best validation metric is."""
-        return str(self.directory / "checkpoints" / "best")
+    def checkpoints(self) -> Path:
+        """Where `best` and `last` checkpoints are."""
+        return self.directory / "checkpoints"
+
+    @property
+    def finished(self) -> bool:
+        """Whether the training came to its end."""
+        return bool(self.metrics().get("finished"))
 
     @property
     def export_directory(self) -> Path:
@@ -138,3 +160,13 @@ def resolve(values: dict[str, Any], where: str) -> tuple[TrainConfig, Features]:
             "model": config.model.model_copy(update=hyperparameters),
         }
     ), features
+
+
+def _differences(old: dict[str, Any], new: dict[str, Any], path: str = "") -> Iterator[str]:
+    """Paths of the keys whose values differ."""
+    for key in old.keys() | new.keys():
+        before, after = old.get(key), new.get(key)
+        if isinstance(before, dict) and isinstance(after, dict):
+            yield from _differences(before, after, f"{path}{key}.")
+        elif before != after:
+            yield f"{path}{key}"

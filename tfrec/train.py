@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -91,19 +92,29 @@ def train(
         from tfrec import export as exports
         from tfrec.evaluation import Evaluator, baselines, table
         from tfrec.runs import METRICS, Run, resolve
-        from tfrec.training import Trainer
+        from tfrec.training import Interrupted, Trainer
     from rich.console import Console
 
     config, features = resolve(values, where)
     if overwrite and output.exists():
-        Run.load(output)  # whatever else is there stays
+        Run.load(output)  # anything that is no run stays
         shutil.rmtree(output)
-    run = Run.create(output, config, features)
+    run = Run.open(output, config, features)
     console = Console()
+    if run.finished:
+        console.print(f"{output} is finished: see {output / METRICS}", soft_wrap=True)
+        return run.metrics()
     started = time.perf_counter()
     trainer = Trainer(run, console)
     console.print(trainer.describe(), highlight=False)
-    best = trainer.fit()
+    step = trainer.resume()
+    if step is not None:
+        console.print(f"going on from step {step}", highlight=False)
+    try:
+        best = trainer.fit()
+    except Interrupted as interruption:
+        console.print(str(interruption), highlight=False)
+        sys.exit(128 + interruption.number)
     run.add_metrics(
         best=asdict(best) if best else None,
         history=[asdict(validation) for validation in trainer.history],
@@ -116,12 +127,12 @@ def train(
         _, split = evaluator.predict(trainer.model)
         compared = {config.model.id: best.metrics, **baselines(config.data, features, split)}
         run.add_metrics(validation=compared)
-        console.print(
-            f"validation, best at epoch {best.epoch:.2f}\n{table(compared)}", highlight=False
-        )
+        console.print(f"validation, best at epoch {best.epoch:.2f}", highlight=False)
+        console.print(table(compared), highlight=False)
     if export:
         version = exports.export(run, trainer.model)
         console.print(f"exported {version}", highlight=False, soft_wrap=True)
+    run.add_metrics(finished=True)
     console.print(f"{output / METRICS}", highlight=False, soft_wrap=True)
     return run.metrics()
 

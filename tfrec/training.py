@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+import re
+import signal
+import threading
 import time
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import tensorflow as tf
@@ -12,12 +17,15 @@ import tf_keras as keras
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
+from tfrec.checkpoints import Checkpoints, Position
 from tfrec.data import broken_file, training_batches
 from tfrec.evaluation import Evaluator
 from tfrec.optimizers import composite, create_slots
 from tfrec.runs import Run
+from tfrec.strict import UserError
 
-SUMMARY_STEPS = 50
+SHOWN_STEPS = 20
+_NOT_FINITE = re.compile(r"(the loss|the gradient of \S+) : Tensor had")
 
 # What a better model of a task is judged by, and whether more of it is better.
 MONITORED = {"binary": ("auc", 1.0), "regression": ("rmse", -1.0)}
@@ -40,38 +48,71 @@ class Validation:
     metrics: dict[str, dict[str, float | None]]
 
 
+class Interrupted(Exception):  # noqa: N818 - it is no error
+    """A signal ended the training after a checkpoint.
+
+    Args:
+        number: of the signal.
+        step: of the checkpoint.
+    """
+
+    def __init__(self, number: int, step: int) -> None:
+        super().__init__(f"interrupted after step {step}; the same command goes on from there")
+        self.number = number
+
+
 class Trainer:
     """Trains the model of a run, and keeps the weights of its best validation.
 
+    A run that was ended, however, goes on from its newest checkpoint: weights, optimizers, dropout
+    masks, early stopping and the place in the data are what they would have been.
+
     Args:
-        run: a new run directory.
+        run: a run directory, new or with checkpoints.
         console: where progress is shown.
     """
 
     def __init__(self, run: Run, console: Console) -> None:
         self.run, self.config, self.console = run, run.config, console
-        keras.utils.set_random_seed(self.config.seed)
+        config = self.config
+        keras.utils.set_random_seed(config.seed)
+        if config.deterministic:
+            tf.config.experimental.enable_op_determinism()
+        self.rows = run.features.counts["train"]
+        self.steps_per_epoch = math.ceil(self.rows / config.batch_size)
         self.model = run.build_model()
         self.groups = self.model.groups()
-        self.optimizer = composite(self.groups, dict(self.config.optimizers))
-        self.model.compile(optimizer=self.optimizer)
+        self.rate_scale = tf.Variable(1.0, trainable=False, name="rate_scale")
+        self.optimizer = composite(
+            self.groups,
+            dict(config.optimizers),
+            self.steps_per_epoch * config.epochs,
+            self.rate_scale,
+        )
+        self.model.compile(self.optimizer, config.clip_norm, config.embedding_l2)
         create_slots(self.optimizer, self.groups)
-        self.rows = run.features.counts["train"]
-        self.steps_per_epoch = math.ceil(self.rows / self.config.batch_size)
-        self.step = tf.Variable(0, dtype=tf.int64, trainable=False, name="step")
-        folder = run.directory / "checkpoints"
-        self.best = tf.train.CheckpointManager(
-            tf.train.Checkpoint(model=self.model), str(folder / "best"), max_to_keep=1
+        self.position = Position()
+        self.last = Checkpoints(
+            run.checkpoints / "last",
+            model=self.model,
+            optimizer=self.optimizer,
+            position=self.position.variable,
+            rate_scale=self.rate_scale,
         )
-        self.last = tf.train.CheckpointManager(
-            tf.train.Checkpoint(model=self.model, optimizer=self.optimizer, step=self.step),
-            str(folder / "last"),
-            max_to_keep=2,
-        )
+        self.best = Checkpoints(run.checkpoints / "best", 2, model=self.model)
         self.writer = tf.summary.create_file_writer(str(run.directory / "logs"))
-        self.history: list[Validation] = []
-        self.examples = 0
-        self.training_seconds = 0.0
+        self.validating = "validation" in run.features.counts
+        self.signal = 0
+
+    @property
+    def step(self) -> int:
+        """Steps done."""
+        return self.position.epoch * self.steps_per_epoch + self.position.step_in_epoch
+
+    @property
+    def history(self) -> list[Validation]:
+        """Validations so far."""
+        return [Validation(**values) for values in self.position.history]
 
     def describe(self) -> str:
         """Parameters, and memory of tables, of the rest and of the optimizers."""
@@ -93,6 +134,19 @@ class Trainer:
         )
         return "\n".join(lines)
 
+    def resume(self) -> int | None:
+        """Goes to the newest checkpoint that can be read; None where there is none.
+
+        Raises:
+            UserError: there are checkpoints and none can be read.
+        """
+        step = self.last.restore_newest(
+            lambda text: self.console.print(f"warning: {text}", highlight=False, soft_wrap=True)
+        )
+        if step is not None:
+            self.position.load()
+        return step
+
     def fit(self) -> Validation | None:
         """Trains until the epochs are done or patience is at its end.
 
@@ -101,86 +155,139 @@ class Trainer:
             split, where the last weights stay.
 
         Raises:
-            UserError: a file of the data set is damaged.
+            UserError: a file of the data set is damaged, the loss or a gradient is not finite, or
+                a checkpoint cannot be written.
+            Interrupted: SIGTERM or SIGINT came; a checkpoint is written.
         """
-        validating = "validation" in self.run.features.counts
         self.evaluator = (
-            Evaluator(self.config.data, self.run.features, "validation") if validating else None
+            Evaluator(self.config.data, self.run.features, "validation")
+            if self.validating
+            else None
         )
-        with _Line(self.console, self.steps_per_epoch * self.config.epochs) as self.line:
-            for epoch in range(self.config.epochs):
-                if not self._epoch(epoch):
-                    break
+        total = self.steps_per_epoch * self.config.epochs
+        with _Line(self.console, total) as self.line, self._signals():
+            while self.position.epoch < self.config.epochs and not self._patience_is_over():
+                self._epoch()
         best = self._best()
         if best is None:
-            self.best.save()
+            self.best.save(self.step)
         else:
-            self.best.checkpoint.restore(self.best.latest_checkpoint).assert_consumed()
+            self.best.restore(best.step)
         return best
 
-    def _epoch(self, epoch: int) -> bool:
-        """One pass over the data; False when patience is at its end."""
-        config = self.config
+    def _epoch(self) -> None:
+        """What is left of a pass over the data."""
+        config, position = self.config, self.position
         batches = training_batches(
-            config.data, self.run.features, config.batch_size, config.seed, epoch
+            config.data,
+            self.run.features,
+            config.batch_size,
+            config.seed,
+            position.epoch,
+            position.step_in_epoch,
         )
         iterator = iter(batches)
         train = self.model.make_train_function()
         parts = config.validations_per_epoch
         due = {math.ceil(self.steps_per_epoch * (i + 1) / parts) for i in range(parts)}
         started = time.perf_counter()
-        for step in range(1, self.steps_per_epoch + 1):
-            try:
-                logs = train(iterator)
-            except tf.errors.DataLossError as error:
-                raise broken_file(config.data, error) from None
-            self.step.assign_add(1)
-            rows = min(config.batch_size, self.rows - (step - 1) * config.batch_size)
-            self.examples += rows
-            if step % SUMMARY_STEPS == 0 or step in due:
-                loss = float(logs["loss"])
-                best = self._best()
-                self.line.show(
-                    int(self.step),
-                    f"epoch {epoch + 1}  loss {loss:.4f}  {self._rate(started):,.0f} examples/s  "
-                    + (f"best {_shown(best.metrics)}" if best else ""),
-                )
-            if step in due:
-                self.training_seconds += time.perf_counter() - started
-                self._validate(loss)
+        while position.step_in_epoch < self.steps_per_epoch:
+            logs = self._step(train, iterator)
+            done = position.step_in_epoch
+            last_of_epoch = done == self.steps_per_epoch
+            if done % SHOWN_STEPS == 0:
+                self._show(float(logs["loss"]), self._rate(started))
+            if done in due or self.step % config.checkpoint_steps == 0 or self.signal:
+                position.seconds += time.perf_counter() - started
+                if done in due:
+                    self._validate(float(logs["loss"]))
+                if last_of_epoch:
+                    position.epoch, position.step_in_epoch = position.epoch + 1, 0
+                position.store()
+                self.last.save(self.step)
                 started = time.perf_counter()
-                if self._patience_is_over():
-                    return False
-        return True
+                if self.signal:
+                    raise Interrupted(self.signal, self.step)
+                if last_of_epoch or self._patience_is_over():
+                    return
+
+    def _step(self, train: Any, iterator: Any) -> dict[str, tf.Tensor]:
+        position = self.position
+        try:
+            logs = train(iterator)
+        except tf.errors.DataLossError as error:
+            raise broken_file(self.config.data, error) from None
+        except tf.errors.InvalidArgumentError as error:
+            found = _NOT_FINITE.search(str(error))
+            if not found:
+                raise
+            raise UserError(
+                f"step {self.step + 1}: {found.group(1)} is not finite; the last good checkpoint "
+                "stays: lower the learning rate, set clip_norm, or look at the data"
+            ) from None
+        rows = self.rows - position.step_in_epoch * self.config.batch_size
+        position.examples += min(self.config.batch_size, rows)
+        position.step_in_epoch += 1
+        return logs
+
+    @contextlib.contextmanager
+    def _signals(self) -> Iterator[None]:
+        """Notes SIGTERM and SIGINT, for the step to end first."""
+
+        def note(number: int, _frame: Any) -> None:
+            self.signal = number
+
+        in_main = threading.current_thread() is threading.main_thread()  # others may not
+        numbers = (signal.SIGTERM, signal.SIGINT) if in_main else ()
+        before = {number: signal.signal(number, note) for number in numbers}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
     def _rate(self, started: float) -> float:
-        return self.examples / (self.training_seconds + time.perf_counter() - started)
+        return self.position.examples / (self.position.seconds + time.perf_counter() - started)
+
+    def _show(self, loss: float, rate: float) -> None:
+        best = self._best()
+        text = f"epoch {self.position.epoch + 1}  loss {loss:.4f}  {rate:,.0f} examples/s"
+        self.line.show(self.step, text + (f"  best {_shown(best.metrics)}" if best else ""))
 
     def _validate(self, loss: float) -> None:
-        step = int(self.step)
         self.model.loss_tracker.reset_state()
-        self.last.save(checkpoint_number=step)
         metrics = self.evaluator.evaluate(self.model) if self.evaluator else {}
-        epoch = step / self.steps_per_epoch
-        self.history.append(Validation(step, round(epoch, 3), loss, metrics))
-        if metrics and self._best() is self.history[-1]:
-            self.best.save(checkpoint_number=step)
-        self._write_summaries()
-        rate = self.examples / self.training_seconds
+        epoch = self.step / self.steps_per_epoch
+        newest = Validation(self.step, round(epoch, 3), loss, metrics)
+        self.position.history.append(asdict(newest))
+        if metrics and self._best() == newest:
+            self.best.save(self.step)
+        self._lower_rates()
+        self._write_summaries(newest)
         self.console.print(
-            f"epoch {epoch:.2f}  loss {loss:.4f}  {_shown(metrics)}  {rate:,.0f} examples/s",
+            f"epoch {epoch:.2f}  loss {loss:.4f}  {_shown(metrics)}  "
+            f"{self.examples_per_second:,.0f} examples/s",
             highlight=False,
             soft_wrap=True,
         )
 
-    def _write_summaries(self) -> None:
-        newest = self.history[-1]
+    def _lower_rates(self) -> None:
+        """Multiplies the learning rates by the plateau's factor when validation has stalled."""
+        plateau = self.config.plateau
+        stalled = self._since_best()
+        if plateau and stalled and stalled % plateau.patience == 0:
+            scale = max(float(self.rate_scale) * plateau.factor, plateau.minimum)
+            self.rate_scale.assign(scale)
+
+    def _write_summaries(self, newest: Validation) -> None:
         with self.writer.as_default(newest.step):
             tf.summary.scalar("train/loss", newest.loss)
+            tf.summary.scalar("train/rate_scale", self.rate_scale)
             for task, values in newest.metrics.items():
                 for name, value in values.items():
                     if value is not None:
                         tf.summary.scalar(f"validation/{task}/{name}", value)
+        self.writer.flush()
 
     def _score(self, validation: Validation) -> float:
         label = self.run.features.labels[0]
@@ -192,16 +299,18 @@ class Trainer:
         measured = [v for v in self.history if v.metrics]
         return max(measured, key=self._score, default=None)  # the first of equal ones
 
-    def _patience_is_over(self) -> bool:
+    def _since_best(self) -> int:
+        """Validations since the best one."""
         best = self._best()
-        if best is None:
-            return False
-        return len(self.history) - 1 - self.history.index(best) >= self.config.patience
+        return 0 if best is None else len(self.history) - 1 - self.history.index(best)
+
+    def _patience_is_over(self) -> bool:
+        return self._since_best() >= self.config.patience
 
     @property
     def examples_per_second(self) -> float:
         """Over the training steps, without validation."""
-        return self.examples / self.training_seconds if self.training_seconds else 0.0
+        return self.position.examples / self.position.seconds if self.position.seconds else 0.0
 
 
 class _Line:

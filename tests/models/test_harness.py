@@ -146,6 +146,8 @@ def test_two_replicas_equal_one(model: str, mirrored: Any) -> None:
         double = compiled(make(model))
     for target, source in zip(double.variables, alone.variables, strict=True):
         target.assign(source)
+    for built in (alone, double):
+        built.loss_tracker.reset_state()
     step = tf.function(alone.train_step)
     double_step = tf.function(lambda halves: mirrored.run(double.train_step, args=(halves,)))
     for data in steps:
@@ -156,7 +158,9 @@ def test_two_replicas_equal_one(model: str, mirrored: Any) -> None:
             return tf.nest.map_structure(lambda tensor: tensor[start : start + 8], data)
 
         double_step(mirrored.experimental_distribute_values_from_function(half))
-    assert float(double.loss_tracker.result()) == pytest.approx(float(alone.loss_tracker.result()))
+    assert float(double.loss_tracker.result()) == pytest.approx(
+        float(alone.loss_tracker.result()), rel=1e-5
+    )
     sums = {v.ref() for v in alone.loss_tracker.variables}  # which replicas hold as parts
     for one, two in zip(alone.variables, double.variables, strict=True):
         if one.ref() not in sums:

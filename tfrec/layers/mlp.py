@@ -8,6 +8,7 @@ import tensorflow as tf
 import tf_keras as keras
 
 from tfrec.layers.activations import activation_layer
+from tfrec.layers.dropout import Dropout
 
 
 class MLP(keras.layers.Layer):
@@ -40,7 +41,7 @@ class MLP(keras.layers.Layer):
                 self.stack.append(keras.layers.BatchNormalization(synchronized=True))
             self.stack.append(activation_layer(activation))
             if dropout:
-                self.stack.append(keras.layers.Dropout(dropout))
+                self.stack.append(Dropout(dropout))
         if output is not None:
             self.stack.append(keras.layers.Dense(output))
 

@@ -10,6 +10,7 @@ import tf_keras as keras
 
 from tfrec.features import Features
 from tfrec.losses import global_mean, task_loss
+from tfrec.optimizers import clipped
 
 Inputs = dict[str, tf.Tensor]
 
@@ -54,9 +55,29 @@ class Model(keras.Model, metaclass=_Complete):
         """Metrics of training that are reset every epoch."""
         return [self.loss_tracker]
 
+    def compile(
+        self, optimizer: Any, clip_norm: float | None = None, embedding_l2: float = 0.0, **kwargs
+    ) -> None:
+        """Sets how the model is trained.
+
+        Args:
+            optimizer: of all variables; `tfrec.optimizers.composite` makes one.
+            clip_norm: largest global norm of a step's gradients.
+            embedding_l2: λ of λ/2 Σ w² over whole embedding tables, added to the loss.
+            kwargs: of `keras.Model.compile`.
+        """
+        super().compile(optimizer=optimizer, **kwargs)
+        self.clip_norm, self.embedding_l2 = clip_norm, embedding_l2
+
     def train_step(self, data: tuple) -> dict[str, tf.Tensor]:
-        """One step on (inputs, labels by task, weights). Used by `fit` and by `tfrec.train`."""
+        """One step on (inputs, labels by task, weights). Used by `fit` and by `tfrec.train`.
+
+        Raises:
+            tf.errors.InvalidArgumentError: the loss or a gradient is not finite; no variable has
+                changed then.
+        """
         inputs, labels, weights = data
+        replicas = tf.distribute.get_strategy().num_replicas_in_sync
         with tf.GradientTape() as tape:
             logits = self(inputs, training=True)
             loss = tf.add_n(
@@ -65,10 +86,26 @@ class Model(keras.Model, metaclass=_Complete):
                     for label in self.features.labels
                 ]
             )
+            total = loss
+            if self.embedding_l2:
+                squares = [tf.reduce_sum(tf.square(v)) for v in self.groups()["embedding"]]
+                total += self.embedding_l2 / 2 * tf.add_n(squares) / replicas
+            total = tf.debugging.check_numerics(total, "the loss")
         variables = self.trainable_variables
-        self.optimizer.apply_gradients(zip(tape.gradient(loss, variables), variables, strict=True))
+        gradients = [
+            _finite(gradient, variable)
+            for gradient, variable in zip(tape.gradient(total, variables), variables, strict=True)
+        ]
+        if self.clip_norm:
+            if replicas > 1:
+                context = tf.distribute.get_replica_context()
+                gradients = context.all_reduce(tf.distribute.ReduceOp.SUM, gradients)
+            gradients = clipped(gradients, self.clip_norm)
+        self.optimizer.apply_gradients(
+            zip(gradients, variables, strict=True),
+            experimental_aggregate_gradients=not self.clip_norm,
+        )
         # The losses of the replicas add up to the global mean.
-        replicas = tf.distribute.get_strategy().num_replicas_in_sync
         self.loss_tracker.update_state(loss * replicas)
         return {"loss": self.loss_tracker.result()}
 
@@ -99,6 +136,15 @@ class Model(keras.Model, metaclass=_Complete):
         """Rebuilds an untrained model from `get_config`."""
         del custom_objects
         return cls(**{**config, "features": Features.from_dict(config["features"])})
+
+
+def _finite(gradient: Any, variable: tf.Variable) -> Any:
+    """The gradient, checked; named by its variable where it is not finite."""
+    message = f"the gradient of {variable.name}"
+    if isinstance(gradient, tf.IndexedSlices):
+        values = tf.debugging.check_numerics(gradient.values, message)
+        return tf.IndexedSlices(values, gradient.indices, gradient.dense_shape)
+    return tf.debugging.check_numerics(gradient, message)
 
 
 class RankingModel(Model):

@@ -1,0 +1,120 @@
+"""Small SavedModels, and the files around them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
+from tensorflow.core.framework import tensor_pb2
+from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
+
+
+class Half(tf.Module):
+    """y = x / 2 + offset."""
+
+    def __init__(self, offset: float) -> None:
+        super().__init__()
+        self.offset = tf.Variable(offset)
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.float32, "x")])
+    def half(self, x: Any) -> Any:
+        return {"y": x / 2 + self.offset}
+
+
+class Everything(Half):
+    """One signature for each thing that a request can meet."""
+
+    @tf.function(
+        input_signature=[
+            tf.TensorSpec([None, 2], tf.float32, "pair"),
+            tf.TensorSpec([None], tf.string, "name"),
+        ]
+    )
+    def two(self, pair: Any, name: Any) -> Any:
+        return {"total": tf.reduce_sum(pair, 1), "greeting": tf.strings.join(["hello ", name])}
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.float32, "x")])
+    def below_ten(self, x: Any) -> Any:
+        with tf.control_dependencies([tf.debugging.assert_less(x, 10.0, "x is not below ten")]):
+            return {"y": tf.identity(x)}
+
+    @tf.function(input_signature=[tf.TensorSpec([], tf.string, "name")])
+    def binary(self, name: Any) -> Any:
+        return {"copy_bytes": tf.identity(name), "copy": tf.identity(name)}
+
+    @tf.function(input_signature=[tf.TensorSpec([], tf.string, "name")])
+    def read(self, name: Any) -> Any:
+        return {"content": tf.io.read_file(name)}
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.float32, "x")])
+    def opaque(self, x: Any) -> Any:
+        scalar = tf.constant([], tf.int32)
+        return {"y": tf.raw_ops.TensorListFromTensor(tensor=x, element_shape=scalar)}
+
+    @tf.function(input_signature=[])
+    def constant(self) -> Any:
+        return {"y": self.offset + 0.0}
+
+    @tf.function(input_signature=[tf.TensorSpec([], tf.string, "directory")])
+    def wait(self, directory: Any) -> Any:
+        """Says in a file that it has begun, and ends when it finds another."""
+        begun = tf.io.write_file(tf.strings.join([directory, "/begun"]), "")
+        with tf.control_dependencies([begun]):
+            last = tf.timestamp() + 30
+
+        def goes_on(turns: Any) -> Any:
+            found = tf.io.matching_files(tf.strings.join([directory, "/end"]))
+            return (tf.size(found) == 0) & (tf.timestamp() < last)
+
+        turns = tf.while_loop(goes_on, lambda turns: turns + 1, [tf.constant(0, tf.int64)])
+        return {"waited": tf.reduce_all(turns[0] >= 0)}
+
+
+def save_half(directory: Path, offset: float) -> Path:
+    """A SavedModel of `Half`."""
+    model = Half(offset)
+    tf.saved_model.save(model, str(directory), {"serving_default": model.half})
+    return directory
+
+
+def save_everything(directory: Path) -> Path:
+    """A SavedModel of `Everything`."""
+    model = Everything(2.0)
+    names = ("two", "below_ten", "binary", "read", "opaque", "constant", "wait")
+    signatures = {name: getattr(model, name) for name in names}
+    signatures["serving_default"] = model.half
+    tf.saved_model.save(model, str(directory), signatures)
+    return directory
+
+
+def predict_request(
+    inputs: dict[str, Any], signature: str = "", model: str = "model", version: int | None = None
+) -> predict_pb2.PredictRequest:
+    """A request of arrays, or of TensorProtos as they are."""
+    request = predict_pb2.PredictRequest()
+    request.model_spec.name = model
+    request.model_spec.signature_name = signature
+    if version is not None:
+        request.model_spec.version.value = version
+    for name, value in inputs.items():
+        ready = isinstance(value, tensor_pb2.TensorProto)
+        request.inputs[name].CopyFrom(value if ready else tf.make_tensor_proto(value))
+    return request
+
+
+def write_warm_up(directory: Path, records: Iterable[bytes]) -> None:
+    """The file of warm-up requests of a SavedModel."""
+    extra = directory / "assets.extra"
+    extra.mkdir()
+    with tf.io.TFRecordWriter(str(extra / "tf_serving_warmup_requests")) as writer:
+        for record in records:
+            writer.write(record)
+
+
+def logged(request: predict_pb2.PredictRequest) -> bytes:
+    """A record of a warm-up file."""
+    log = prediction_log_pb2.PredictionLog()
+    log.predict_log.request.CopyFrom(request)
+    return log.SerializeToString()

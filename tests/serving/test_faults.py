@@ -1,0 +1,95 @@
+"""What goes wrong inside of the server, which a client sees little of."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from concurrent.futures import Executor, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+from aiohttp.test_utils import TestClient, TestServer
+from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
+
+from serving import rest, rpc
+from serving.models import Model, Models
+from tests.serving.saved_models import predict_request
+
+
+@pytest.fixture(scope="module")
+def models(everything: Path) -> Models:
+    result = Models([Model("model", everything)])
+    result.poll()
+    return result
+
+
+@pytest.fixture
+def executor() -> Iterator[Executor]:
+    with ThreadPoolExecutor(2) as pool:
+        yield pool
+
+
+@pytest.fixture
+def closed() -> Executor:
+    """Which takes no work, so that a request meets an error that nobody foresaw."""
+    pool = ThreadPoolExecutor(1)
+    pool.shutdown()
+    return pool
+
+
+def post(models: Models, executor: Executor, timeout: float, body: Any) -> tuple[int, Any]:
+    """Status and JSON of a REST prediction."""
+
+    async def ask() -> tuple[int, Any]:
+        application = rest.application(models, executor, timeout)
+        async with TestClient(TestServer(application)) as client:
+            reply = await client.post("/v1/models/model:predict", json=body)
+            return reply.status, await reply.json()
+
+    return asyncio.run(ask())
+
+
+def predict(
+    models: Models, executor: Executor, request: predict_pb2.PredictRequest
+) -> tuple[grpc.StatusCode, str]:
+    """Code and details of a gRPC prediction."""
+
+    async def ask() -> tuple[grpc.StatusCode, str]:
+        server = rpc.server(models, executor)
+        port = server.add_insecure_port("127.0.0.1:0")
+        await server.start()
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+            call = prediction_service_pb2_grpc.PredictionServiceStub(channel).Predict(request)
+            answer = await call.code(), await call.details()
+        await server.stop(None)
+        return answer
+
+    return asyncio.run(ask())
+
+
+def test_rest_timeout(models: Models, executor: Executor, tmp_path: Path) -> None:
+    body = {"signature_name": "wait", "inputs": str(tmp_path)}
+    try:
+        assert post(models, executor, 0.2, body) == (504, {"error": "Timed out"})
+    finally:
+        (tmp_path / "end").touch()
+    assert post(models, executor, 30, body) == (200, {"outputs": True})
+
+
+def test_internal_errors_of_rest(
+    models: Models, closed: Executor, caplog: pytest.LogCaptureFixture
+) -> None:
+    reply = post(models, closed, 30, {"instances": [1]})
+    assert reply == (500, {"error": "Internal error"})
+    assert "cannot schedule new futures" in caplog.text
+
+
+def test_internal_errors_of_grpc(
+    models: Models, closed: Executor, caplog: pytest.LogCaptureFixture
+) -> None:
+    request = predict_request({"x": np.zeros(1, np.float32)})
+    assert predict(models, closed, request) == (grpc.StatusCode.INTERNAL, "Internal error")
+    assert "cannot schedule new futures" in caplog.text

@@ -1,0 +1,138 @@
+"""How the server starts and ends."""
+
+from __future__ import annotations
+
+import ast
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import serving
+from tests.serving.process import DEADLINE, Server, free_port, until
+from tests.serving.saved_models import predict_request
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE, check=False)
+
+
+def serve(*flags: str) -> subprocess.CompletedProcess[str]:
+    return run("-m", "serving.server", *flags)
+
+
+def refuses(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), 5).close()
+    except OSError:
+        return True
+    return False
+
+
+def test_sigterm_lets_requests_in_flight_end(
+    everything: Path, start: Callable[..., Server], tmp_path: Path
+) -> None:
+    server = start(everything)
+    server.wait_for("loaded model version 7")
+    rest, rpc = tmp_path / "rest", tmp_path / "rpc"
+    for directory in (rest, rpc):
+        directory.mkdir()
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(server.predict, {"signature_name": "wait", "inputs": str(rest)})
+        request = predict_request({"directory": np.array(str(rpc), object)}, "wait")
+        second = pool.submit(server.predictions.Predict, request)
+        try:
+            until(lambda: (rest / "begun").exists() and (rpc / "begun").exists())
+            server.process.send_signal(signal.SIGTERM)
+            until(lambda: refuses(server.rest_port))
+            assert not first.done()
+            assert not second.done()
+        finally:
+            (rest / "end").touch()
+            (rpc / "end").touch()
+        assert first.result(DEADLINE) == (200, {"outputs": True})
+        assert list(second.result(DEADLINE).outputs["waited"].bool_val) == [True]
+    assert server.process.wait(DEADLINE) == 0
+    assert "Traceback" not in server.log.read_text()
+    assert refuses(server.port)
+
+
+def test_a_signal_while_it_starts(tmp_path: Path, start: Callable[..., Server]) -> None:
+    server = start(tmp_path)
+    server.wait_for("starting")
+    assert server.stop() == 0
+    assert "Traceback" not in server.log.read_text()
+
+
+@pytest.mark.parametrize("taken", ["port", "rest_api_port"])
+def test_port_in_use(tmp_path: Path, taken: str) -> None:
+    ports = {"port": free_port(), "rest_api_port": free_port()}
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", ports[taken]))
+        other.listen()
+        flags = [f"--{name}={port}" for name, port in ports.items()]
+        ended = serve(f"--model_base_path={tmp_path}", *flags)
+    assert ended.returncode == 1
+    error = f"Error: port {ports[taken]} of 127.0.0.1 is in use; choose another --{taken}"
+    assert ended.stderr.splitlines() == [error]
+
+
+def test_an_address_of_another_machine(tmp_path: Path) -> None:
+    flags = [f"--model_base_path={tmp_path}", f"--port={free_port()}", "--address=192.0.2.1"]
+    ended = serve(*flags)
+    assert ended.returncode == 1
+    (line,) = ended.stderr.splitlines()
+    assert line.startswith("Error: port ")
+    assert "192.0.2.1 cannot be had" in line
+
+
+def test_a_base_path_that_is_no_directory(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    for path in (tmp_path / "missing", file):
+        ended = serve(f"--model_base_path={path}")
+        assert ended.returncode == 1
+        error = f"Error: {path} is no directory; it should hold numbered versions of the model"
+        assert ended.stderr.splitlines() == [error]
+
+
+@pytest.mark.parametrize(
+    ("flags", "error"),
+    [
+        ([], "Missing option '--model_base_path'"),
+        (["--model_base_path=.", "--port=70000"], "Invalid value for '--port'"),
+        (["--model_base_path=.", "--rest_api_port=-1"], "Invalid value for '--rest_api_port'"),
+    ],
+)
+def test_flags_that_are_wrong(flags: list[str], error: str) -> None:
+    ended = serve(*flags)
+    assert ended.returncode == 2
+    assert error in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_help_needs_no_tensorflow() -> None:
+    script = (
+        "import sys; from serving.server import main; main(['--help'], standalone_mode=False); "
+        "print(sorted({'tensorflow', 'grpc', 'aiohttp', 'tfrec', 'pipeline'} & set(sys.modules)))"
+    )
+    ended = run("-c", script)
+    assert ended.returncode == 0, ended.stderr
+    assert "--model_base_path" in ended.stdout
+    assert ended.stdout.splitlines()[-1] == "[]"
+
+
+def test_the_server_stands_alone() -> None:
+    """It imports neither of the packages beside it."""
+    for path in Path(serving.__file__).parent.glob("**/*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [alias.name for alias in getattr(node, "names", []) if alias.name]
+            names.append(getattr(node, "module", None) or "")
+            assert not {name.split(".")[0] for name in names} & {"tfrec", "pipeline"}, path

@@ -1,0 +1,169 @@
+"""A run that is killed goes on as if nothing had happened."""
+
+from __future__ import annotations
+
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from click.testing import CliRunner
+
+from tfrec import train
+
+SETTINGS = (
+    "batch_size=16", "epochs=4", "patience=9", "checkpoint_steps=5", "deterministic=true",
+    "model.hidden=[8]", "model.dim=4",
+)  # fmt: skip
+
+
+def command(shop: Path, output: Path, *extra: str) -> list[str]:
+    sets = [part for setting in (*SETTINGS, *extra) for part in ("--set", setting)]
+    base = ["--data", str(shop), "--model", "wide_deep", "--output", str(output), "--no-export"]
+    return [sys.executable, "-m", "tfrec.train", *base, *sets]
+
+
+def run(shop: Path, output: Path, *extra: str, **kwargs: Any) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command(shop, output, *extra), capture_output=True, text=True, **kwargs)
+
+
+def weights(output: Path) -> dict[str, Any]:
+    """All that the newest checkpoint holds: weights, moments, dropout states."""
+    newest = max((output / "checkpoints" / "last").glob("*.index"), key=lambda p: _step(p))
+    reader = tf.train.load_checkpoint(str(newest.with_suffix("")))
+    return {
+        name: reader.get_tensor(name)
+        for name in reader.get_variable_to_shape_map()
+        if "position" not in name and "OBJECT_GRAPH" not in name  # which holds times
+    }
+
+
+def _step(path: Path) -> int:
+    return int(path.stem.split("-")[1])
+
+
+def assert_same(first: Path, second: Path) -> None:
+    one, two = weights(first), weights(second)
+    assert one.keys() == two.keys()
+    for name, value in one.items():
+        np.testing.assert_array_equal(value, two[name], err_msg=name)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(shop: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("whole") / "run"
+    done = run(shop, output)
+    assert done.returncode == 0, done.stderr
+    return output
+
+
+def test_two_runs_of_one_seed_are_equal_bit_for_bit(
+    shop: Path, tmp_path: Path, uninterrupted: Path
+) -> None:
+    assert run(shop, tmp_path / "run").returncode == 0
+    assert_same(tmp_path / "run", uninterrupted)
+
+
+def test_killed_and_interrupted_equals_uninterrupted(
+    shop: Path, tmp_path: Path, uninterrupted: Path
+) -> None:
+    """SIGKILL, SIGTERM and SIGINT in mid epoch; the rest is as if they had not come."""
+    output = tmp_path / "run"
+    last = output / "checkpoints" / "last"
+    for least, number in ((7, signal.SIGKILL), (60, signal.SIGTERM), (110, signal.SIGINT)):
+        process = subprocess.Popen(
+            command(shop, output), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        while process.poll() is None:
+            if any(_step(p) >= least for p in last.glob("ckpt-*.index")):
+                process.send_signal(number)
+                break
+            time.sleep(0.002)
+        printed, errors = process.communicate()
+        if number == signal.SIGKILL:
+            assert process.returncode == -number
+        else:
+            assert process.returncode == 128 + number
+            assert "Traceback" not in errors
+            step = int(printed.split("interrupted after step ")[1].split(";")[0])
+            assert max(_step(p) for p in last.glob("*.index")) == step
+    done = run(shop, output)
+    assert done.returncode == 0, done.stderr
+    assert f"going on from step {step}" in done.stdout
+    assert_same(output, uninterrupted)
+
+
+@pytest.fixture
+def nearly_done(tmp_path: Path, uninterrupted: Path) -> Path:
+    """A run as it is when it was killed just before its last validation."""
+    output = tmp_path / "run"
+    shutil.copytree(uninterrupted, output)
+    (output / "metrics.json").unlink()
+    return output
+
+
+def test_damaged_newest_checkpoint_falls_back_with_a_warning(
+    shop: Path, nearly_done: Path, uninterrupted: Path
+) -> None:
+    last = nearly_done / "checkpoints" / "last"
+    newest, before = sorted(last.glob("*.index"), key=_step)[:-3:-1]
+    data = newest.with_suffix(".data-00000-of-00001")
+    data.write_bytes(data.read_bytes()[:100])
+    done = run(shop, nearly_done)
+    assert done.returncode == 0, done.stderr
+    assert f"warning: {newest.with_suffix('')} cannot be read" in done.stdout
+    assert f"going on from step {_step(before)}" in done.stdout
+    assert_same(nearly_done, uninterrupted)
+
+
+def test_full_disk_loses_nothing_older(shop: Path, nearly_done: Path, uninterrupted: Path) -> None:
+    """A limit on the size of files stands in for a full disk."""
+    last = nearly_done / "checkpoints" / "last"
+    newest = max(last.glob("*.index"), key=_step)
+    for path in last.glob(f"{newest.stem}.*"):
+        path.unlink()
+    kept = {p.name: p.read_bytes() for p in last.glob("ckpt-*")}
+
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (8_000, 8_000))
+
+    failed = run(shop, nearly_done, preexec_fn=limit)
+    assert failed.returncode == 1
+    assert "could not be written" in failed.stderr
+    assert "Traceback" not in failed.stderr
+    assert {p.name: p.read_bytes() for p in last.glob("ckpt-*")} == kept
+    assert run(shop, nearly_done).returncode == 0
+    assert_same(nearly_done, uninterrupted)
+
+
+def test_finished_run_says_so_and_other_settings_are_refused(
+    shop: Path, uninterrupted: Path
+) -> None:
+    again = CliRunner().invoke(train.main, command(shop, uninterrupted)[3:])
+    assert again.exit_code == 0
+    assert "is finished" in again.output
+    changes = ["--set", "model.dropout=0.1", "--set", "batch_size=32"]
+    other = CliRunner().invoke(train.main, [*command(shop, uninterrupted)[3:], *changes])
+    assert other.exit_code == 1
+    assert "batch_size, model.dropout" in other.output
+
+
+def test_not_a_number_stops_at_once_and_keeps_the_last_good_checkpoint(
+    shop: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "run"
+    arguments = command(shop, output)[3:]
+    arguments += ["--set", "optimizers.dense={name: sgd, learning_rate: 1.0e+30}"]
+    result = CliRunner().invoke(train.main, arguments)
+    assert result.exit_code == 1
+    last = result.output.strip().splitlines()[-1]
+    assert "is not finite" in last
+    assert "step " in last
+    assert "the gradient of" in last or "the loss" in last
