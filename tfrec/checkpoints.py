@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -54,11 +55,13 @@ class Checkpoints:
     Args:
         directory: of the checkpoints.
         keep: how many.
+        chief: whether this process keeps them. The other machines of a cluster have to take part
+            in reading variables that are spread over all, and write to a place that is dropped.
         parts: what is saved, by name.
     """
 
-    def __init__(self, directory: Path, keep: int = KEPT, **parts: Any) -> None:
-        self.directory = directory
+    def __init__(self, directory: Path, keep: int = KEPT, chief: bool = True, **parts: Any) -> None:
+        self.directory, self.chief = directory, chief
         self.checkpoint = tf.train.Checkpoint(**parts)
         self.keep = keep
 
@@ -68,6 +71,10 @@ class Checkpoints:
         Raises:
             UserError: it could not be written; older ones are as they were.
         """
+        if not self.chief:
+            with tempfile.TemporaryDirectory() as dropped:
+                self.checkpoint.write(f"{dropped}/ckpt")
+            return
         self.directory.mkdir(parents=True, exist_ok=True)
         prefix = str(self.path(step))
         try:

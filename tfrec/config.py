@@ -20,6 +20,8 @@ from pydantic import (
 
 from tfrec.strict import Strict, UserError
 
+STRATEGIES = ("auto", "one", "mirrored", "multi_worker")
+
 
 class ScheduleConfig(Strict):
     """Shape of a learning rate over the steps.

@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from tfrec.cli import command, quiet_import
-from tfrec.config import from_assignments, merge
+from tfrec.config import STRATEGIES, from_assignments, merge
 from tfrec.strict import UserError, read_yaml
 
 
@@ -29,6 +29,13 @@ from tfrec.strict import UserError, read_yaml
     help="Any value of the configuration, such as --set model.hidden=[256,128].",
 )
 @click.option("--seed", type=int, help="Of weights, dropout and order.")
+@click.option(
+    "--strategy",
+    default="auto",
+    show_default=True,
+    type=click.Choice(STRATEGIES),
+    help="Devices and machines; auto is mirrored where there are several GPUs.",
+)
 @click.option("--overwrite", is_flag=True, help="Replace a run that is there already.")
 @click.option("--no-export", is_flag=True, help="Do not write a SavedModel at the end.")
 @command
@@ -39,6 +46,7 @@ def main(
     output: Path,
     assignments: tuple[str, ...],
     seed: int | None,
+    strategy: str,
     overwrite: bool,
     no_export: bool,
 ) -> None:
@@ -58,6 +66,7 @@ def main(
         values,
         output,
         where=config or "the command line",
+        strategy=strategy,
         overwrite=overwrite,
         export=not no_export,
     )
@@ -68,6 +77,7 @@ def train(
     output: Path,
     where: str = "configuration",
     *,
+    strategy: str = "auto",
     overwrite: bool = False,
     export: bool = True,
 ) -> dict[str, Any]:
@@ -77,6 +87,7 @@ def train(
         values: configuration, as from YAML; what is missing comes from the model's defaults.
         output: run directory to make.
         where: what `values` are called in messages.
+        strategy: devices and machines, see `tfrec.strategies`.
         overwrite: replaces a run that is there already.
         export: writes a SavedModel at the end.
 
@@ -92,20 +103,23 @@ def train(
         from tfrec import export as exports
         from tfrec.evaluation import Evaluator, baselines, table
         from tfrec.runs import METRICS, Run, resolve
+        from tfrec.strategies import is_chief, make_strategy
         from tfrec.training import Interrupted, Trainer
     from rich.console import Console
 
+    devices = make_strategy(strategy)  # a cluster has to be joined before anything else
     config, features = resolve(values, where)
-    if overwrite and output.exists():
+    chief = is_chief(devices)
+    if overwrite and chief and output.exists():
         Run.load(output)  # anything that is no run stays
         shutil.rmtree(output)
-    run = Run.open(output, config, features)
-    console = Console()
+    run = Run.open(output, config, features) if chief else Run(output, config, features)
+    console = Console(quiet=not chief)
     if run.finished:
         console.print(f"{output} is finished: see {output / METRICS}", soft_wrap=True)
         return run.metrics()
     started = time.perf_counter()
-    trainer = Trainer(run, console)
+    trainer = Trainer(run, console, devices)
     console.print(trainer.describe(), highlight=False)
     step = trainer.resume()
     if step is not None:
@@ -115,6 +129,8 @@ def train(
     except Interrupted as interruption:
         console.print(str(interruption), highlight=False)
         sys.exit(128 + interruption.number)
+    if not chief:
+        return {}
     run.add_metrics(
         best=asdict(best) if best else None,
         history=[asdict(validation) for validation in trainer.history],
@@ -122,15 +138,16 @@ def train(
         examples_per_second=round(trainer.examples_per_second),
         parameters=sum(int(tf.size(v)) for v in trainer.model.trainable_variables),
     )
+    model = run.best_model()
     if best:
         evaluator = Evaluator(config.data, features, "validation")
-        _, split = evaluator.predict(trainer.model)
+        _, split = evaluator.predict(model)
         compared = {config.model.id: best.metrics, **baselines(config.data, features, split)}
         run.add_metrics(validation=compared)
         console.print(f"validation, best at epoch {best.epoch:.2f}", highlight=False)
         console.print(table(compared), highlight=False)
     if export:
-        version = exports.export(run, trainer.model)
+        version = exports.export(run, model)
         console.print(f"exported {version}", highlight=False, soft_wrap=True)
     run.add_metrics(finished=True)
     console.print(f"{output / METRICS}", highlight=False, soft_wrap=True)

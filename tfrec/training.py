@@ -22,6 +22,7 @@ from tfrec.data import broken_file, training_batches
 from tfrec.evaluation import Evaluator
 from tfrec.optimizers import composite, create_slots
 from tfrec.runs import Run
+from tfrec.strategies import distributed, is_chief
 from tfrec.strict import UserError
 
 SHOWN_STEPS = 20
@@ -70,37 +71,48 @@ class Trainer:
     Args:
         run: a run directory, new or with checkpoints.
         console: where progress is shown.
+        strategy: devices and machines; the batch size is that of all together.
     """
 
-    def __init__(self, run: Run, console: Console) -> None:
+    def __init__(
+        self, run: Run, console: Console, strategy: tf.distribute.Strategy | None = None
+    ) -> None:
         self.run, self.config, self.console = run, run.config, console
+        self.strategy = strategy or tf.distribute.get_strategy()
         config = self.config
         keras.utils.set_random_seed(config.seed)
         if config.deterministic:
             tf.config.experimental.enable_op_determinism()
         self.rows = run.features.counts["train"]
         self.steps_per_epoch = math.ceil(self.rows / config.batch_size)
-        self.model = run.build_model()
-        self.groups = self.model.groups()
-        self.rate_scale = tf.Variable(1.0, trainable=False, name="rate_scale")
-        self.optimizer = composite(
-            self.groups,
-            dict(config.optimizers),
-            self.steps_per_epoch * config.epochs,
-            self.rate_scale,
-        )
-        self.model.compile(self.optimizer, config.clip_norm, config.embedding_l2)
-        create_slots(self.optimizer, self.groups)
+        with self.strategy.scope():
+            self.model = run.build_model()
+            self.groups = self.model.groups()
+            self.rate_scale = tf.Variable(1.0, trainable=False, name="rate_scale")
+            self.optimizer = composite(
+                self.groups,
+                dict(config.optimizers),
+                self.steps_per_epoch * config.epochs,
+                self.rate_scale,
+            )
+            self.model.compile(self.optimizer, config.clip_norm, config.embedding_l2)
+            create_slots(self.optimizer, self.groups)
         self.position = Position()
+        chief = is_chief(self.strategy)
         self.last = Checkpoints(
             run.checkpoints / "last",
+            chief=chief,
             model=self.model,
             optimizer=self.optimizer,
             position=self.position.variable,
             rate_scale=self.rate_scale,
         )
-        self.best = Checkpoints(run.checkpoints / "best", 2, model=self.model)
-        self.writer = tf.summary.create_file_writer(str(run.directory / "logs"))
+        self.best = Checkpoints(run.checkpoints / "best", 2, chief, model=self.model)
+        self.writer = (
+            tf.summary.create_file_writer(str(run.directory / "logs"))
+            if chief
+            else tf.summary.create_noop_writer()
+        )
         self.validating = "validation" in run.features.counts
         self.signal = 0
 
@@ -151,8 +163,8 @@ class Trainer:
         """Trains until the epochs are done or patience is at its end.
 
         Returns:
-            The best validation, whose weights the model then has; None without a validation
-            split, where the last weights stay.
+            The best validation, or None without a validation split; its weights, or the last
+            ones, are in the run's `best` checkpoint.
 
         Raises:
             UserError: a file of the data set is damaged, the loss or a gradient is not finite, or
@@ -171,8 +183,6 @@ class Trainer:
         best = self._best()
         if best is None:
             self.best.save(self.step)
-        else:
-            self.best.restore(best.step)
         return best
 
     def _epoch(self) -> None:
@@ -186,7 +196,7 @@ class Trainer:
             position.epoch,
             position.step_in_epoch,
         )
-        iterator = iter(batches)
+        iterator = iter(distributed(self.strategy, batches))
         train = self.model.make_train_function()
         parts = config.validations_per_epoch
         due = {math.ceil(self.steps_per_epoch * (i + 1) / parts) for i in range(parts)}
