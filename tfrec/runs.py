@@ -98,7 +98,7 @@ class Run:
         from tfrec.checkpoints import Checkpoints
 
         model = self.build_model()
-        best = Checkpoints(self.checkpoints / "best", model=model)
+        best = Checkpoints(self.checkpoints / "best", weights=model.variables)
         if not best.steps():
             raise UserError(f"{self.directory} has no checkpoint: its training did not get so far")
         best.restore(best.steps()[-1])

@@ -107,7 +107,7 @@ class Trainer:
             position=self.position.variable,
             rate_scale=self.rate_scale,
         )
-        self.best = Checkpoints(run.checkpoints / "best", 2, chief, model=self.model)
+        self.best = Checkpoints(run.checkpoints / "best", 2, chief, weights=self.model.variables)
         self.writer = (
             tf.summary.create_file_writer(str(run.directory / "logs"))
             if chief
