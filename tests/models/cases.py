@@ -27,6 +27,15 @@ def wide_deep(model: Any, inputs: Arrays) -> Any:
     return reference.linear(model.wide, inputs) + reference.mlp(model.deep, fields)[:, 0]
 
 
+def deepfm(model: Any, inputs: Arrays) -> Any:
+    fields = reference.field_matrix(model.embeddings, inputs)
+    pairs = sum(
+        (fields[:, i] * fields[:, j]).sum(axis=1) for i in range(5) for j in range(i + 1, 5)
+    )
+    deep = reference.mlp(model.mlp, fields.reshape(len(fields), -1))[:, 0]
+    return reference.linear(model.linear, {**inputs, "user_x_tags": None}) + pairs + deep
+
+
 def din(model: Any, inputs: Arrays) -> Any:
     vectors = reference.vectors(model.embeddings, inputs)
     price = inputs["price"][:, np.newaxis]
@@ -66,6 +75,7 @@ CASES: dict[str, Case] = {
     "lr": Case({}, lr, additive, None, variants=({"crosses": False},)),
     "dnn": Case(_DEEP, dnn, interaction, ("lr", {"crosses": False})),
     "wide_deep": Case(_DEEP, wide_deep, interaction, ("lr", {"crosses": False})),
+    "deepfm": Case(_DEEP, deepfm, interaction, ("lr", {"crosses": False})),
     "din": Case(
         {**_DEEP, "attention_hidden": [6]},
         din,

@@ -56,6 +56,15 @@ def vectors(layer: Any, inputs: dict[str, Array]) -> dict[str, Array]:
     return result
 
 
+def field_matrix(layer: Any, inputs: dict[str, Array]) -> Array:
+    """x_i v_i of user, item, tags, age, price: (batch, 5, dim)."""
+    embedded = vectors(layer, inputs)
+    numbers = layer.number_vectors.numpy()
+    rows = [embedded[name] for name in ("user", "item", "tags")]
+    rows += [inputs[name][:, np.newaxis] * numbers[i] for i, name in enumerate(("age", "price"))]
+    return np.stack(rows, axis=1)
+
+
 def fields(embedded: dict[str, Array], inputs: dict[str, Array]) -> Array:
     """[v_user, v_item, v_tags, age, price]."""
     numbers = np.stack([inputs["age"], inputs["price"]], axis=1)

@@ -115,3 +115,16 @@ def test_attention_weights_sum_to_one_over_events_only_with_softmax(softmax: boo
     else:
         assert abs(sums[0] - 1) > 0.01
         assert sums[2] == 0
+
+
+def test_deepfm_has_one_embedding_for_both_parts_and_no_layer_above_the_sum() -> None:
+    model = make("deepfm")
+    randomise(model)
+    inputs = batch(6)
+    tables = [v for v in model.trainable_variables if v.name.endswith("table:0")]
+    assert len(tables) == 3
+    before = logits(model, inputs)
+    model.linear.bias.assign_add(1.0)
+    np.testing.assert_allclose(logits(model, inputs), before + 1, rtol=1e-5)
+    model.mlp.stack[-1].bias.assign_add([2.0])
+    np.testing.assert_allclose(logits(model, inputs), before + 3, rtol=1e-5)

@@ -54,17 +54,22 @@ class Embeddings(keras.layers.Layer):
         features: of the data set.
         dim: length of every vector.
         histories: histories that are embedded too.
+        numbers: whether a number x has a vector too, x · v.
         stddev: of the initial vectors.
 
     Call: dict of inputs → dict of vectors by feature name, (batch, dim) for a category (the mean
-    of its values where it may have many), (batch, events, dim) for a history's category.
+    of its values where it may have many) or a number, (batch, events, dim) for a history's
+    category.
     """
+
+    optimizer_group = "embedding"
 
     def __init__(
         self,
         features: Features,
         dim: int,
         histories: tuple[History, ...] = (),
+        numbers: bool = False,
         stddev: float = 0.01,
         **kwargs,
     ) -> None:
@@ -75,6 +80,17 @@ class Embeddings(keras.layers.Layer):
             name: Embedding(features.table(name).size, dim, stddev, name=f"table_{name}")
             for name in dict.fromkeys(feature.table for feature in self.embedded)
         }
+        self.numbers = features.numbers if numbers else ()
+        self.dim, self.stddev = dim, stddev
+
+    def build(self, input_shape) -> None:
+        if self.numbers:
+            self.number_vectors = self.add_weight(
+                name="number_vectors",
+                shape=(len(self.numbers), self.dim),
+                initializer=keras.initializers.RandomNormal(stddev=self.stddev),
+            )
+        super().build(input_shape)
 
     def call(self, inputs: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         vectors = {}
@@ -82,6 +98,9 @@ class Embeddings(keras.layers.Layer):
             ids = inputs[feature.name]
             vector = self.tables[feature.table](ids)
             vectors[feature.name] = mean_of_values(vector, ids) if feature.length else vector
+        for index, number in enumerate(self.numbers):
+            value = tf.cast(inputs[number.name], self.compute_dtype)[:, tf.newaxis]
+            vectors[number.name] = value * self.number_vectors[index]
         return vectors
 
 
@@ -124,6 +143,11 @@ def candidate_vectors(
         for name in [str(f.mirrors)]
     ]
     return _joined(parts)
+
+
+def stacked_fields(vectors: dict[str, tf.Tensor], features: Features) -> tf.Tensor:
+    """The vectors x_i v_i of all fields, numbers too: (batch, fields, dim)."""
+    return tf.stack([vectors[feature.name] for feature in features.features], axis=1)
 
 
 def field_vectors(

@@ -78,6 +78,7 @@ ENTRIES = (
     Entry("lr", "ranking.lr:LR", "ranking", "McMahan et al. 2013, Ad Click Prediction: a View from the Trenches"),
     Entry("dnn", "ranking.dnn:DNN", "ranking", "Zhang, Du & Wang 2016, Deep Learning over Multi-field Categorical Data"),
     Entry("wide_deep", "ranking.wide_deep:WideDeep", "ranking", "Cheng et al. 2016, Wide & Deep Learning for Recommender Systems"),
+    Entry("deepfm", "ranking.deepfm:DeepFM", "ranking", "Guo et al. 2017, DeepFM: A Factorization-Machine based Neural Network for CTR Prediction"),
     Entry("din", "history.din:DIN", "history", "Zhou et al. 2018, Deep Interest Network for Click-Through Rate Prediction", ("history", "item")),
 )
 # fmt: on

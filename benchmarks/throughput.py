@@ -1,0 +1,179 @@
+"""Examples per second of training, by size of the tables, from memory and from TFRecords.
+
+    python benchmarks/throughput.py --model deepfm --rows 1000000 --rows 10000000
+
+The work: 26 categories with ids by Zipf's law and 13 numbers, embeddings of 16, an MLP of 256 and
+128, batches of 4,096; `rows` are those of all tables together. Every measurement is a process of
+its own, so that its peak memory is its own.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+
+CATEGORIES, NUMBERS, BATCH = 26, 13, 4096
+STORED_BATCHES = 60
+WARM_UP_STEPS = 20
+SETTINGS = {"dim": 16, "hidden": [256, 128], "dropout": 0.0}
+
+
+@click.command()
+@click.option("--model", default="deepfm", show_default=True, help="Id of the model.")
+@click.option("--rows", multiple=True, type=int, default=(1_000_000,), show_default=True)
+@click.option("--source", "sources", multiple=True, default=("memory", "tfrecord"))
+@click.option("--optimizer", default="row_sparse_adam", show_default=True, help="Of the tables.")
+@click.option("--seconds", default=20.0, show_default=True, help="Measured, after a warm-up.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+@click.option("--measure", is_flag=True, hidden=True)
+def main(
+    model: str,
+    rows: tuple[int, ...],
+    sources: tuple[str, ...],
+    optimizer: str,
+    seconds: float,
+    as_json: bool,
+    measure: bool,
+) -> None:
+    """Measure the throughput of training."""
+    if measure:
+        click.echo(json.dumps(_measure(model, rows[0], sources[0], optimizer, seconds)))
+        return
+    if not as_json:
+        click.echo("| model | optimizer | rows | source | examples/s | peak memory |")
+        click.echo("| --- | --- | --- | --- | --- | --- |")
+    for size, source in itertools.product(rows, sources):
+        command = [sys.executable, __file__, "--measure", "--model", model, "--rows", str(size)]
+        command += ["--source", source, "--optimizer", optimizer, "--seconds", str(seconds)]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode:
+            raise click.ClickException(done.stderr.strip().splitlines()[-1])
+        found = json.loads(done.stdout.strip().splitlines()[-1])
+        if as_json:
+            click.echo(json.dumps(found))
+        else:
+            click.echo(
+                f"| `{model}` | {optimizer} | {size:,} | {source} | "
+                f"{found['examples_per_second']:,.0f} | "
+                f"{found['peak_memory_bytes'] / 2**30:.2f} GiB |"
+            )
+
+
+def _measure(model: str, rows: int, source: str, optimizer: str, seconds: float) -> dict[str, Any]:
+    import tensorflow as tf
+
+    from tfrec.config import OptimizersConfig
+    from tfrec.models.registry import find
+    from tfrec.optimizers import composite
+
+    features = _features(rows)
+    arrays = _arrays(rows)
+    built = find(model).load()(features, **SETTINGS)
+    configs = OptimizersConfig.parse({"embedding": {"name": optimizer}}, "benchmark")
+    built.compile(composite(built.groups(), dict(configs)))
+    with tempfile.TemporaryDirectory() as place:
+        batches = _from_memory(arrays) if source == "memory" else _stored(arrays, features, place)
+        train = built.make_train_function()
+        iterator = iter(batches)
+        for _ in range(WARM_UP_STEPS):
+            train(iterator)
+        steps, started = 0, time.perf_counter()
+        while time.perf_counter() - started < seconds:
+            tf.get_static_value(train(iterator)["loss"])
+            steps += 1
+        elapsed = time.perf_counter() - started
+    return {
+        "model": model,
+        "rows": rows,
+        "source": source,
+        "examples_per_second": round(steps * BATCH / elapsed),
+        "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+    }
+
+
+def _features(rows: int) -> Any:
+    from tfrec.features import Feature, Features, Label, Table
+
+    names = [f"c{i}" for i in range(CATEGORIES)]
+    return Features(
+        name="synthetic",
+        features=(
+            *(Feature(name, "category", "context", name) for name in names),
+            *(Feature(f"n{i}", "number", "context") for i in range(NUMBERS)),
+        ),
+        tables=tuple(Table(name, rows // CATEGORIES) for name in names),
+        labels=(Label("click"),),
+        counts={"train": STORED_BATCHES * BATCH},
+    )
+
+
+def _arrays(rows: int) -> dict[str, Any]:
+    rng = np.random.default_rng(0)
+    count, size = STORED_BATCHES * BATCH, rows // CATEGORIES
+    arrays: dict[str, Any] = {
+        f"c{i}": 1 + (rng.zipf(1.2, count) - 1) % size for i in range(CATEGORIES)
+    }
+    for i in range(NUMBERS):
+        arrays[f"n{i}"] = rng.normal(size=count).astype(np.float32)
+    arrays["label:click"] = (rng.random(count) < 0.25).astype(np.float32)
+    return arrays
+
+
+def _from_memory(arrays: dict[str, Any]) -> Any:
+    import tensorflow as tf
+
+    inputs = {
+        name: array.reshape(STORED_BATCHES, BATCH)
+        for name, array in arrays.items()
+        if name != "label:click"
+    }
+    labels = {"click": arrays["label:click"].reshape(STORED_BATCHES, BATCH)}
+    weights = np.ones((STORED_BATCHES, BATCH), np.float32)
+    return tf.data.Dataset.from_tensor_slices((inputs, labels, weights)).repeat().prefetch(2)
+
+
+def _stored(arrays: dict[str, Any], features: Any, place: str) -> Any:
+    """What `tfrec.train` reads: shards of a data set directory, pass after pass."""
+    import pyarrow as pa
+    import tensorflow as tf
+    from tfx_bsl.coders.example_coder import RecordBatchToExamplesEncoder
+
+    from tfrec.data import training_batches
+
+    folder = Path(place) / "examples"
+    folder.mkdir()
+    shards = 8
+    for shard in range(shards):
+        part = {
+            name: pa.array(array[shard::shards].reshape(-1, 1).tolist())
+            for name, array in arrays.items()
+        }
+        batch = pa.RecordBatch.from_pydict(
+            {
+                name: values.cast(pa.list_(pa.float32() if name[0] != "c" else pa.int64()))
+                for name, values in part.items()
+            }
+        )
+        path = folder / f"train-{shard:05d}-of-{shards:05d}.tfrecord"
+        with tf.io.TFRecordWriter(str(path)) as writer:
+            for example in RecordBatchToExamplesEncoder(None).encode(batch):
+                writer.write(example)
+    passes = [training_batches(place, features, BATCH, 0, epoch) for epoch in range(20)]
+    result = passes[0]
+    for one in passes[1:]:
+        result = result.concatenate(one)
+    return result.prefetch(2)
+
+
+if __name__ == "__main__":
+    main()
