@@ -90,6 +90,22 @@ class OptimizersConfig(Strict):
     dense: OptimizerConfig = OptimizerConfig(name="adam")
 
 
+class LossConfig(Strict):
+    """Loss of binary tasks, from logits.
+
+    Attributes:
+        kind: `bce` (cross-entropy), `focal`, or `weighted_logistic`: cross-entropy where only
+            positives have the example's weight, such as a watch time, and negatives 1.
+        pos_weight: of bce, what a positive counts.
+        gamma, alpha: of focal.
+    """
+
+    kind: Literal["bce", "focal", "weighted_logistic"] = "bce"
+    pos_weight: PositiveFloat = 1.0
+    gamma: NonNegativeFloat = 2.0
+    alpha: Annotated[float, Field(ge=0, le=1)] = 0.25
+
+
 class PlateauConfig(Strict):
     """Lowers all learning rates when the validation metric no longer gets better.
 
@@ -128,10 +144,14 @@ class TrainConfig(Strict):
         validations_per_epoch: how often validation metrics are taken, and patience counted.
         patience: validations without a better one before training stops.
         optimizers: by variable group.
+        loss: of binary tasks.
         plateau: lowers learning rates when validation stalls; off unless given.
         clip_norm: largest global norm of a step's gradients; no limit unless given.
         embedding_l2: λ of λ/2 Σ w² over whole embedding tables at every step, as some published
             results used; costs what the tables cost. `optimizers.embedding.l2` is the cheap form.
+        precision: of computation. Tables, logits, losses and moments are float32 in all of them;
+            mixed_float16 scales the loss.
+        jit: compiles the step by XLA.
         checkpoint_steps: steps between checkpoints; every validation makes one too.
         deterministic: two runs of one seed are equal bit for bit, on the same kind of machine.
         seed: of initial weights, dropout and the order of examples.
@@ -145,11 +165,14 @@ class TrainConfig(Strict):
     validations_per_epoch: PositiveInt = 2
     patience: PositiveInt = 3
     optimizers: OptimizersConfig = OptimizersConfig()
+    loss: LossConfig = LossConfig()
     plateau: PlateauConfig | None = None
     clip_norm: PositiveFloat | None = None
     embedding_l2: NonNegativeFloat = 0.0
     checkpoint_steps: PositiveInt = 1000
     deterministic: bool = False
+    precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
+    jit: bool = False
     seed: Annotated[int, Field(ge=0)] = 0
 
 

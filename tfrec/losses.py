@@ -4,30 +4,54 @@ from __future__ import annotations
 
 import tensorflow as tf
 
+from tfrec.config import LossConfig
 from tfrec.features import Label
 
 
 def task_loss(
-    label: Label, values: tf.Tensor, logits: tf.Tensor, weights: tf.Tensor
+    label: Label,
+    values: tf.Tensor,
+    logits: tf.Tensor,
+    weights: tf.Tensor,
+    config: LossConfig | None = None,
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Loss of every example, and its weight: 0 where the label is missing (NaN).
 
     Args:
-        label: the task; binary cross-entropy from logits, or squared error for a regression.
+        label: the task; a regression has the squared error, a binary one what `config` says.
         values: (batch,) labels.
         logits: (batch,) float32.
         weights: (batch,) weights of the examples.
+        config: of binary tasks; cross-entropy unless given.
 
     Returns:
         (batch,) losses and (batch,) weights.
     """
+    config = config or LossConfig()
     known = tf.math.is_finite(values)
     values = tf.where(known, values, tf.zeros_like(values))
-    if label.task == "binary":
-        losses = tf.nn.sigmoid_cross_entropy_with_logits(values, logits)
-    else:
+    if label.task == "regression":
         losses = tf.math.squared_difference(values, logits)
+    elif config.kind == "focal":
+        losses = focal(values, logits, config.gamma, config.alpha)
+    else:
+        # TensorFlow's weighted form has a wrong gradient at logits of exactly 0.
+        losses = tf.nn.sigmoid_cross_entropy_with_logits(values, logits)
+        losses *= 1 + (config.pos_weight - 1) * values
+        if config.kind == "weighted_logistic":
+            weights = tf.where(values > 0, weights, tf.ones_like(weights))
     return losses, tf.where(known, weights, tf.zeros_like(weights))
+
+
+def focal(values: tf.Tensor, logits: tf.Tensor, gamma: float, alpha: float) -> tf.Tensor:
+    """−[α (1 − p)^γ y log p + (1 − α) p^γ (1 − y) log(1 − p)], from logits of any size.
+
+    Source: Lin et al. 2017, Focal Loss for Dense Object Detection, equation 5.
+    """
+    minus_log_p, minus_log_q = tf.nn.softplus(-logits), tf.nn.softplus(logits)
+    positive = alpha * tf.exp(-gamma * minus_log_q) * minus_log_p
+    negative = (1 - alpha) * tf.exp(-gamma * minus_log_p) * minus_log_q
+    return values * positive + (1 - values) * negative
 
 
 def global_mean(losses: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:

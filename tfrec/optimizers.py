@@ -112,6 +112,14 @@ def make_optimizer(
     return {"adagrad": legacy.Adagrad, "sgd": legacy.SGD, "adam": legacy.Adam}[config.name](rate)
 
 
+class _Composite(tfrs.experimental.optimizers.CompositeOptimizer):
+    """Returns an operation, as loss scaling expects of an optimizer."""
+
+    def apply_gradients(self, *args: Any, **kwargs: Any) -> Any:
+        super().apply_gradients(*args, **kwargs)
+        return self.iterations.assign_add(0, read_value=False)
+
+
 def composite(
     groups: Mapping[str, Sequence[tf.Variable]],
     configs: dict[str, OptimizerConfig],
@@ -132,7 +140,7 @@ def composite(
     def of(group: str) -> Callable[[], Sequence[tf.Variable]]:
         return partial(groups.__getitem__, group)
 
-    return tfrs.experimental.optimizers.CompositeOptimizer(
+    return _Composite(
         [
             (make_optimizer(configs[group], steps, scale), of(group))
             for group, owned in groups.items()

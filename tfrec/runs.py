@@ -86,6 +86,9 @@ class Run:
 
     def build_model(self) -> Model:
         """A new model of the run's configuration."""
+        import tf_keras as keras
+
+        keras.mixed_precision.set_global_policy(self.config.precision)
         model = find(self.config.model.id).load()
         return model(self.features, **self.config.model.hyperparameters)
 

@@ -95,7 +95,13 @@ class Trainer:
                 self.steps_per_epoch * config.epochs,
                 self.rate_scale,
             )
-            self.model.compile(self.optimizer, config.clip_norm, config.embedding_l2)
+            self.model.compile(
+                self.optimizer,
+                config.loss,
+                config.clip_norm,
+                config.embedding_l2,
+                jit_compile=config.jit or None,
+            )
             create_slots(self.optimizer, self.groups)
         self.position = Position()
         chief = is_chief(self.strategy)

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import tensorflow as tf
 import tf_keras as keras
 
+from tfrec.config import LossConfig
 from tfrec.features import Features
 from tfrec.losses import global_mean, task_loss
 from tfrec.optimizers import clipped
@@ -56,17 +57,27 @@ class Model(keras.Model, metaclass=_Complete):
         return [self.loss_tracker]
 
     def compile(
-        self, optimizer: Any, clip_norm: float | None = None, embedding_l2: float = 0.0, **kwargs
+        self,
+        optimizer: Any,
+        loss_config: LossConfig | None = None,
+        clip_norm: float | None = None,
+        embedding_l2: float = 0.0,
+        **kwargs,
     ) -> None:
         """Sets how the model is trained.
 
         Args:
-            optimizer: of all variables; `tfrec.optimizers.composite` makes one.
+            optimizer: of all variables; `tfrec.optimizers.composite` makes one. Under
+                mixed_float16 it is wrapped, so that the loss is scaled.
+            loss_config: of binary tasks.
             clip_norm: largest global norm of a step's gradients.
             embedding_l2: λ of λ/2 Σ w² over whole embedding tables, added to the loss.
             kwargs: of `keras.Model.compile`.
         """
+        if keras.mixed_precision.global_policy().name == "mixed_float16":
+            optimizer = keras.mixed_precision.LossScaleOptimizer(optimizer)
         super().compile(optimizer=optimizer, **kwargs)
+        self.loss_config = loss_config
         self.clip_norm, self.embedding_l2 = clip_norm, embedding_l2
 
     def train_step(self, data: tuple) -> dict[str, tf.Tensor]:
@@ -82,7 +93,15 @@ class Model(keras.Model, metaclass=_Complete):
             logits = self(inputs, training=True)
             loss = tf.add_n(
                 [
-                    global_mean(*task_loss(label, labels[label.name], logits[label.name], weights))
+                    global_mean(
+                        *task_loss(
+                            label,
+                            labels[label.name],
+                            logits[label.name],
+                            weights,
+                            self.loss_config,
+                        )
+                    )
                     for label in self.features.labels
                 ]
             )
@@ -91,11 +110,15 @@ class Model(keras.Model, metaclass=_Complete):
                 squares = [tf.reduce_sum(tf.square(v)) for v in self.groups()["embedding"]]
                 total += self.embedding_l2 / 2 * tf.add_n(squares) / replicas
             total = tf.debugging.check_numerics(total, "the loss")
+            scaling = isinstance(self.optimizer, keras.mixed_precision.LossScaleOptimizer)
+            if scaling:
+                total = self.optimizer.get_scaled_loss(total)
         variables = self.trainable_variables
-        gradients = [
-            _finite(gradient, variable)
-            for gradient, variable in zip(tape.gradient(total, variables), variables, strict=True)
-        ]
+        gradients = tape.gradient(total, variables)
+        if scaling:  # which leaves out a step whose gradients are not finite
+            gradients = self.optimizer.get_unscaled_gradients(gradients)
+        else:
+            gradients = [_finite(g, v) for g, v in zip(gradients, variables, strict=True)]
         if self.clip_norm:
             if replicas > 1:
                 context = tf.distribute.get_replica_context()
