@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Annotated, Literal
 
@@ -179,6 +180,11 @@ class SplitDeclaration(Strict):
     by: str | None = None
     seed: int = 0
 
+    @property
+    def cuts(self) -> tuple[float, float]:
+        """Shares of the events where train ends and where validation ends."""
+        return self.fractions[0], 1 - self.fractions[2]
+
     @model_validator(mode="after")
     def _fractions(self) -> SplitDeclaration:
         if abs(sum(self.fractions) - 1) > 1e-6 or min(self.fractions) < 0:
@@ -257,6 +263,7 @@ class Declaration(Strict):
             self._check_histories()
             self._check_tables()
             self._check_names()
+            self._check_columns()
         except UserError as error:
             raise UserError(f"{where}: {error}") from None
 
@@ -294,6 +301,16 @@ class Declaration(Strict):
                     f"{path}.features: the first one has to be the item's id, a category with one "
                     f"value, not {history.features[0]!r}"
                 )
+            if first.fill is not None:
+                raise UserError(
+                    f"{path}.features: {history.features[0]!r} has a `fill`; the first feature "
+                    "tells events from padding, so its missing value has to stay missing"
+                )
+            if self.item and self.column(history.features[0]) != self.item:
+                raise UserError(
+                    f"{path}.features: the first one has to be the item's id, of column "
+                    f"{self.item!r}, not {history.features[0]!r}"
+                )
             if history.where is not None and history.where not in self.labels:
                 raise UserError(
                     f"{path}.where: no label {history.where!r}{nearest(history.where, self.labels)}"
@@ -325,15 +342,47 @@ class Declaration(Strict):
                     )
 
     def _check_names(self) -> None:
-        taken: dict[str, str] = {}
-        names = [(name, "a feature") for name in self.features]
-        names += [(name, "a label") for name in self.labels]
-        names += [(name, "a history's feature") for name, _ in self._history_features()]
-        names += [(cross.name, "a cross") for cross in self.crosses]
-        for name, what in names:
-            if name in taken:
-                raise UserError(f"the name {name!r} is both {taken[name]} and {what}; rename one")
-            taken[name] = what
+        features = [(name, "a feature") for name in self.features]
+        features += [(name, "a label") for name in self.labels]
+        features += [(name, "a history's feature") for name, _ in self._history_features()]
+        features += [(cross.name, "a cross") for cross in self.crosses]
+        _check_unique(features)
+        tables = [(name, "a table of buckets") for name, f in self.features.items() if f.buckets]
+        tables += [(cross.name, "a cross") for cross in self.crosses]
+        categories = [name for name, f in self.features.items() if f.kind == "category"]
+        vocabularies = dict.fromkeys(self.vocabulary(name) for name in categories)
+        _check_unique([*tables, *((name, "a vocabulary") for name in vocabularies)])
+        # They become names of files and of the transform's parts.
+        for name in (*self.features, *self.labels, *self.histories, *vocabularies):
+            if not re.fullmatch(r"\w[\w.-]*", name, re.ASCII):
+                raise UserError(f"the name {name!r}: only letters, digits and _ . - are allowed")
+
+    def _check_columns(self) -> None:
+        """One column has one type, whatever it is used for."""
+        uses = []
+        for name, feature in self.features.items():
+            what = "text" if feature.kind == "category" else "a number"
+            if (self.column(name), what) != (self.time, "a number"):  # a time is a number too
+                uses.append((self.column(name), what, f"features.{name}"))
+        for key, what in (
+            ("user", "text"), ("item", "text"), ("time", "a time"), ("weight", "a number")
+        ):  # fmt: skip
+            if column := getattr(self, key):
+                uses.append((column, what, key))
+        taken: dict[str, tuple[str, str]] = {}
+        for column, what, key in uses:
+            other, first = taken.setdefault(column, (what, key))
+            if other != what:
+                raise UserError(
+                    f"{key}: column {column!r} is both {other} ({first}) and {what}; "
+                    "a column has one type"
+                )
+        labelled = [label.column for label in self.labels.values()]
+        raw = [(name, "a column") for name in dict.fromkeys([*taken, *labelled, *self.show])]
+        for history, declared in self.histories.items():
+            for column in dict.fromkeys(self.column(name) for name in declared.features):
+                raw.append((f"{history}_{column}", "a column of a history"))
+        _check_unique(raw)
 
     @property
     def given_splits(self) -> tuple[str, ...]:
@@ -356,6 +405,15 @@ def read(path: str) -> Declaration:
     declaration = Declaration.load(path)
     declaration.check(path)
     return declaration
+
+
+def _check_unique(names: list[tuple[str, str]]) -> None:
+    """Checks (name, what it names) pairs."""
+    taken: dict[str, str] = {}
+    for name, what in names:
+        if name in taken:
+            raise UserError(f"the name {name!r} is both {taken[name]} and {what}; rename one")
+        taken[name] = what
 
 
 def _patterns(paths: Paths | None) -> list[str]:

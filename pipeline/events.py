@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import datetime
+import math
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,14 +16,21 @@ import pyarrow.compute as pc
 from pipeline.declaration import Declaration
 from pipeline.progress import advance
 from pipeline.sources import MALFORMED_ROWS, Batch
+from tfrec.strict import UserError
 
 _NUMBER = r"^\s*[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?\s*$"
 _INTEGER = r"^\s*[-+]?\d{1,18}\s*$"
-_TIME_FORMATS = ("%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M:%S", "%Y-%m-%dT%H:%M:%SZ", "%Y-%m-%d")
+_LATEST = 1e18  # seconds; int64 ends a little later
+
+_TEXTS = (
+    pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view,
+    pa.types.is_large_string, pa.types.is_string_view,
+)  # fmt: skip
 
 Type = Literal["string", "number", "time"]
 
 REJECTED = "rejected"
+MALFORMED = "another number of fields than its header"
 
 
 @dataclass(frozen=True)
@@ -90,7 +99,7 @@ class ParseEvents(beam.DoFn):
         split, path, raw = element
         malformed = int((raw.schema.metadata or {}).get(MALFORMED_ROWS.encode(), 0))
         if malformed:
-            reason = f"{path}: another number of fields than its header"
+            reason = f"{path}: {MALFORMED}"
             yield beam.pvalue.TaggedOutput(REJECTED, (reason, (malformed, "")))
         advance("rows read", raw.num_rows + malformed)
         if not raw.num_rows:
@@ -106,30 +115,41 @@ class ParseEvents(beam.DoFn):
             count = pc.sum(bad).as_py() or 0
             if count:
                 rejected[reason] += count
-                examples.setdefault(reason, str(values.filter(bad)[0].as_py()))
+                examples.setdefault(reason, _shown(values.filter(bad)[0].as_py()))
                 keep = pc.and_(keep, pc.invert(bad))
 
         for name, kind in self.layout.types.items():
             values = raw.column(name)
-            if kind == "string":
-                columns[name] = _strings(values, self.layout.separators.get(name, "|"))
-            else:
-                parse, what = (_numbers, "number") if kind == "number" else (_times, "time")
-                columns[name], bad = parse(values)
-                reject(bad, f"column {name!r}: not a {what}", values)
+            try:
+                if kind == "string":
+                    columns[name] = _strings(values, self.layout.separators.get(name, "|"))
+                else:
+                    parse = _numbers if kind == "number" else _times
+                    columns[name], bad = parse(values)
+                    reject(bad, f"column {name!r}: not a {kind}", values)
+            except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+                raise UserError(
+                    f"{path}: column {name!r}: {values.type} cannot be read as a {kind} ({error})"
+                ) from error
         for name in self.layout.needed:
             values = columns[name]
-            empty = pc.equal(values, "") if pa.types.is_string(values.type) else pc.is_null(values)
+            empty = _blank(values) if pa.types.is_string(values.type) else pc.is_null(values)
             reject(empty, f"column {name!r}: empty", values)
         if self.weight:
-            reject(pc.is_nan(columns[self.weight]), f"column {self.weight!r}: empty weight", keep)
+            weights = columns[self.weight]
+            reject(pc.is_nan(weights), f"column {self.weight!r}: empty weight", weights)
+            reject(pc.less(weights, 0), f"column {self.weight!r}: negative weight", weights)
         for name, label in self.labels.items():
             values = columns[label.column]
-            if not pa.types.is_floating(values.type):
-                values, _ = _numbers(values)
+            if pa.types.is_string(values.type):
+                values, bad = _numbers(values)
+                reject(bad, f"column {label.column!r}: not a number", columns[label.column])
             if label.at_least is not None:
-                above = pc.cast(pc.greater_equal(values, label.at_least), pa.float32())
-                values = pc.if_else(pc.is_nan(values), values, above)
+                same = pa.float32() if pa.types.is_floating(values.type) else pa.float64()
+                above = pc.greater_equal(values, pa.scalar(label.at_least, same))
+                missing = pc.is_null(values, nan_is_null=True)
+                values = pc.if_else(missing, float("nan"), pc.cast(above, pa.float32()))
+            values = values.cast(pa.float32(), safe=False)
             if label.task == "binary":
                 odd = pc.invert(
                     pc.or_(pc.is_in(values, pa.array([0, 1], pa.float32())), pc.is_nan(values))
@@ -141,66 +161,90 @@ class ParseEvents(beam.DoFn):
         yield split, pa.RecordBatch.from_pydict(columns).filter(keep)
 
 
+def _shown(value: Any) -> str:
+    """A rejected value as a person reads it."""
+    if isinstance(value, list) and len(value) == 1:
+        value = value[0]
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
+    return "" if value is None or value != value else str(value)
+
+
+def _is_list(values: pa.Array) -> bool:
+    return pa.types.is_list(values.type) or pa.types.is_large_list(values.type)
+
+
+def _blank(values: pa.Array) -> pa.Array:
+    return pc.fill_null(pc.equal(pc.utf8_trim_whitespace(values), ""), True)
+
+
 def _strings(values: pa.Array, separator: str) -> pa.Array:
     """Strings, "" for null; lists are joined."""
-    if pa.types.is_list(values.type) or pa.types.is_large_list(values.type):
-        as_strings = values.cast(pa.list_(pa.string()))
-        values = pc.binary_join(as_strings, separator)
+    if _is_list(values):
+        lists = values.cast(pa.list_(pa.string()))
+        if lists.flatten().null_count:
+            rows = [row and [v for v in row if v is not None] for row in lists.to_pylist()]
+            lists = pa.array(rows, lists.type)
+        values = pc.binary_join(lists, separator)
     return pc.fill_null(values.cast(pa.string()), "")
 
 
 def _flat(values: pa.Array) -> pa.Array:
-    """One value per row: tf.Examples hold lists, of one number here."""
-    if pa.types.is_list(values.type) or pa.types.is_large_list(values.type):
+    """One value per row, all text as pa.string(): tf.Examples hold lists, of one number here."""
+    if _is_list(values):
         lengths = pc.fill_null(pc.list_value_length(values), 0)
-        if (pc.max(lengths).as_py() or 0) <= 1:
-            indices = pc.cumulative_sum(lengths)
-            indices = pc.if_else(pc.equal(lengths, 1), pc.subtract(indices, 1), None)
-            return pc.list_flatten(values).take(indices)
-        return _strings(values, "|")  # several numbers: unparseable, and shown as they are
-    if pa.types.is_binary(values.type) or pa.types.is_large_binary(values.type):
-        return values.cast(pa.string())
+        if (pc.max(lengths).as_py() or 0) > 1:
+            return _strings(values, "|")  # several numbers: unparseable, and shown as they are
+        indices = pc.cumulative_sum(lengths)
+        indices = pc.if_else(pc.equal(lengths, 1), pc.subtract(indices, 1), None)
+        values = pc.list_flatten(values).take(indices)
+    if pa.types.is_dictionary(values.type):
+        values = values.dictionary_decode()
+    if any(is_text(values.type) for is_text in _TEXTS):
+        values = values.cast(pa.string())
     return values
 
 
 def _numbers(values: pa.Array) -> tuple[pa.Array, pa.Array]:
     """float32 with NaN for missing, and which rows are no finite number."""
     values = _flat(values)
-    if pa.types.is_null(values.type):
-        values = values.cast(pa.float32())
-    if pa.types.is_binary(values.type):
-        values = values.cast(pa.string())
-    none = pa.array([False] * len(values))
+    bad = pa.array([False] * len(values))
     if pa.types.is_string(values.type):
-        missing = pc.fill_null(pc.equal(pc.utf8_trim_whitespace(values), ""), True)
         numeric = pc.fill_null(pc.match_substring_regex(values, _NUMBER), False)
-        bad = pc.invert(pc.or_(missing, numeric))
-        text = pc.if_else(numeric, pc.utf8_trim_whitespace(values), None)
-        numbers = text.cast(pa.float64())
-    else:
-        bad, numbers = none, values.cast(pa.float64())
-    numbers = pc.fill_null(numbers, float("nan")).cast(pa.float32())
+        bad = pc.invert(pc.or_(_blank(values), numeric))
+        values = pc.if_else(numeric, pc.utf8_trim_whitespace(values), None)
+    numbers = pc.fill_null(values.cast(pa.float64()), float("nan")).cast(pa.float32())
     return numbers, pc.or_(bad, pc.is_inf(numbers))
 
 
 def _times(values: pa.Array) -> tuple[pa.Array, pa.Array]:
     """int64 seconds since 1970, null for missing, and which rows are no time."""
     values = _flat(values)
-    if pa.types.is_timestamp(values.type):
-        seconds = values.cast(pa.timestamp("s"), safe=False).cast(pa.int64())
-        return seconds, pa.array([False] * len(values))
-    if pa.types.is_binary(values.type):
-        values = values.cast(pa.string())
+    none = pa.array([False] * len(values))
+    if pa.types.is_timestamp(values.type) or pa.types.is_date(values.type):
+        return values.cast(pa.timestamp("s"), safe=False).cast(pa.int64()), none
+    if pa.types.is_signed_integer(values.type):
+        return values.cast(pa.int64()), none
     if pa.types.is_string(values.type):
-        missing = pc.fill_null(pc.equal(pc.utf8_trim_whitespace(values), ""), True)
         integer = pc.fill_null(pc.match_substring_regex(values, _INTEGER), False)
-        text = pc.if_else(integer, pc.utf8_trim_whitespace(values), None)
-        seconds = text.cast(pa.int64())
-        for form in _TIME_FORMATS:
-            parsed = pc.strptime(values, format=form, unit="s", error_is_null=True)
-            seconds = pc.coalesce(seconds, parsed.cast(pa.int64()))
-        return seconds, pc.and_(pc.is_null(seconds), pc.invert(missing))
+        text = pc.utf8_ltrim(pc.utf8_trim_whitespace(values), "+")
+        seconds = pc.if_else(integer, text, None).cast(pa.int64())
+        other = pc.if_else(integer, None, values).to_pylist()
+        seconds = pc.coalesce(seconds, pa.array([_iso_8601(o) for o in other], pa.int64()))
+        return seconds, pc.and_(pc.is_null(seconds), pc.invert(_blank(values)))
     numbers = values.cast(pa.float64())
-    whole = pc.fill_null(pc.equal(pc.floor(numbers), numbers), True)
-    seconds = pc.if_else(whole, pc.if_else(pc.is_finite(numbers), numbers, None), None)
-    return seconds.cast(pa.int64()), pc.invert(whole)
+    numbers = pc.if_else(pc.is_nan(numbers), None, numbers)
+    whole = pc.and_(pc.equal(pc.floor(numbers), numbers), pc.less(pc.abs(numbers), _LATEST))
+    whole = pc.fill_null(whole, True)
+    return pc.if_else(whole, numbers, None).cast(pa.int64()), pc.invert(whole)
+
+
+def _iso_8601(text: str | None) -> int | None:
+    """Whole seconds since 1970; UTC unless the text says otherwise."""
+    try:
+        when = datetime.datetime.fromisoformat((text or "").strip())
+    except ValueError:
+        return None
+    if when.tzinfo is None:
+        when = when.replace(tzinfo=datetime.UTC)
+    return math.floor(when.timestamp())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import bisect
 import math
 import zlib
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -49,7 +50,7 @@ class ExamplesBySplit(beam.PTransform):
                 rows
                 | "times" >> beam.Map(lambda row: row[position])
                 | "quantiles" >> beam.ApproximateQuantiles.Globally(num_quantiles=1001)
-                | "cuts" >> beam.Map(_cut_times, split.fractions)
+                | "cuts" >> beam.Map(_cut_times, split.cuts)
             )
         if declaration.histories or (split and split.kind in ("user_time", "leave_one_out")):
             user = 1 + list(layout.types).index(declaration.user or "")
@@ -73,11 +74,10 @@ def _rows(element: tuple[str | None, pa.RecordBatch]) -> Iterator[Event]:
     return ((split, *values) for values in zip(*columns, strict=True))
 
 
-def _cut_times(quantiles: list[int], fractions: tuple[float, float, float]) -> tuple[int, int]:
-    def at(share: float) -> int:
-        return quantiles[min(len(quantiles) - 1, math.ceil(share * (len(quantiles) - 1)))]
-
-    return at(fractions[0]), at(fractions[0] + fractions[1])
+def _cut_times(quantiles: list[int], cuts: tuple[float, float]) -> tuple[int, ...]:
+    """Latest times of train and validation; () where there are no events."""
+    last = len(quantiles) - 1
+    return tuple(quantiles[math.ceil(cut * last - 1e-9)] for cut in cuts if quantiles)
 
 
 class MakeExamples(beam.DoFn):
@@ -85,7 +85,8 @@ class MakeExamples(beam.DoFn):
 
     An event's history holds events strictly before it in time, so that events of the same
     second do not see one another. Equal times are ordered by content: the result does not
-    depend on the order of the source.
+    depend on the order of the source. A history leaves out events without an item, since an
+    item's id of 0 is padding.
     """
 
     def __init__(self, declaration: Declaration) -> None:
@@ -123,7 +124,7 @@ class MakeExamples(beam.DoFn):
     def start_bundle(self) -> None:
         self.buffers: dict[str, list[tuple[Event, list[list[Event]]]]] = {s: [] for s in SPLITS}
 
-    def process(self, events: Iterable[Event], cuts: tuple[int, int] | None) -> Iterator[Any]:
+    def process(self, events: Iterable[Event], cuts: tuple[int, ...] | None) -> Iterator[Any]:
         rows = list(events)
         if self.time is not None:
             time = self.time
@@ -141,13 +142,12 @@ class MakeExamples(beam.DoFn):
                 value = WindowedValue(self._batch(split), 0, [GlobalWindow()])
                 yield beam.pvalue.TaggedOutput(split, value)
 
-    def _splits(self, rows: list[Event], cuts: tuple[int, int] | None) -> list[str]:
+    def _splits(self, rows: list[Event], cuts: tuple[int, ...] | None) -> list[str]:
         split = self.declaration.split
         if split is None:
             return [row[0] for row in rows]
         if split.kind == "user_time":
-            first = _boundary(len(rows), split.fractions[0])
-            second = _boundary(len(rows), split.fractions[0] + split.fractions[1])
+            first, second = (math.floor(len(rows) * cut + 1e-9) for cut in split.cuts)
             return [SPLITS[(i >= first) + (i >= second)] for i in range(len(rows))]
         if split.kind == "leave_one_out":
             return (
@@ -158,7 +158,15 @@ class MakeExamples(beam.DoFn):
         if split.kind == "time":
             assert cuts is not None and self.time is not None
             return [SPLITS[bisect.bisect_left(cuts, row[self.time])] for row in rows]
-        return [_random_split(split, row if self.by is None else row[self.by]) for row in rows]
+        if self.by is not None:
+            return [_random_split(split, row[self.by]) for row in rows]
+        copies: Counter[str] = Counter()  # equal rows are to fall apart
+        splits = []
+        for row in rows:
+            key = repr(row)
+            copies[key] += 1
+            splits.append(_random_split(split, f"{copies[key]}:{key}"))
+        return splits
 
     def _with_histories(self, rows: list[Event]) -> Iterator[tuple[Event, list[list[Event]]]]:
         if not self.histories:
@@ -169,8 +177,9 @@ class MakeExamples(beam.DoFn):
         seen = 0
         for row in rows:
             while rows[seen][self.time] < row[self.time]:
-                for (length, where, _), events in zip(self.histories, past, strict=True):
-                    if where is None or rows[seen][where] == 1:
+                for (length, where, parts), events in zip(self.histories, past, strict=True):
+                    item = rows[seen][parts[0][1]]
+                    if item.strip() and (where is None or rows[seen][where] == 1):
                         events.append(rows[seen])
                         del events[:-length]
                 seen += 1
@@ -196,11 +205,7 @@ class MakeExamples(beam.DoFn):
 _TYPES = {"string": pa.large_binary(), "number": pa.float32(), "time": pa.int64()}
 
 
-def _boundary(count: int, share: float) -> int:
-    return math.floor(count * share + 1e-9)
-
-
 def _random_split(split: SplitDeclaration, key: Any) -> str:
     share = zlib.crc32(f"{split.seed}:{key}".encode()) / 2**32
-    first, second, _ = split.fractions
-    return SPLITS[(share >= first) + (share >= first + second)]
+    first, second = split.cuts
+    return SPLITS[(share >= first) + (share >= second)]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
 import json
 import pickle
 from dataclasses import dataclass
@@ -15,8 +17,9 @@ import tensorflow_transform as tft
 from pipeline import writers
 from pipeline.declaration import Declaration
 from pipeline.description import describe
+from pipeline.events import MALFORMED, Layout
 from pipeline.statistics import SplitStatistics, to_proto
-from tfrec.features import Table
+from tfrec.features import LABEL_PREFIX, Features, Table
 from tfrec.strict import UserError
 
 
@@ -51,7 +54,7 @@ class Finish:
         """Checks what the graph has found and writes the rest of the directory.
 
         Raises:
-            UserError: too many rejected rows, an empty split or an empty vocabulary.
+            UserError: too many rejected rows, an empty split, column or vocabulary.
         """
         declaration = self.declaration
         statistics: dict[str, SplitStatistics] = {
@@ -59,7 +62,7 @@ class Finish:
         }
         counts = {split: s.rows for split, s in statistics.items()}
         rejected = self._kept("rejected")
-        malformed = sum(n for reason, (n, _) in rejected.items() if "number of fields" in reason)
+        malformed = sum(n for reason, (n, _) in rejected.items() if reason.endswith(MALFORMED))
         report = Report(self._kept("rows_read") + malformed, rejected, counts)
         self._check_rejected(report)
         for split, count in counts.items():
@@ -68,13 +71,15 @@ class Finish:
                     f"split {split} is empty ({writers.split_counts(counts)}); "
                     "give it more data or change `split`"
                 )
+        self._check_columns(statistics["train"])
         output = tft.TFTransformOutput(str(self.place / "transform"))
         ids = self._kept("ids")
         tables = self._tables(output, ids)
         self._write_vocabularies(output, tables, ids)
         lengths = self._kept("lengths")
         features = describe(declaration, tables, lengths, counts, statistics["train"])
-        features.save(self.place)
+        fingerprint = self._fingerprint(features, statistics["train"])
+        dataclasses.replace(features, fingerprint=fingerprint).save(self.place)
         folder = self.place / "statistics"
         folder.mkdir()
         (folder / "FeatureStats.pb").write_bytes(to_proto(statistics))
@@ -86,6 +91,20 @@ class Finish:
         declared = declaration.model_dump(mode="json", exclude_unset=True)
         (self.place / "declaration.json").write_text(json.dumps(declared, indent=1) + "\n")
         return report
+
+    def _fingerprint(self, features: Features, train: SplitStatistics) -> str:
+        """Digest of all that ids and numbers mean, and of the training examples themselves."""
+        digest = hashlib.blake2b(digest_size=16)
+        digest.update(json.dumps(features.to_dict(), sort_keys=True).encode())
+        for path in sorted((self.place / "vocabulary").iterdir()):
+            digest.update(path.read_bytes())
+        for name, column in sorted(train.columns.items()):
+            digest.update(f"{name} {column.low} {column.high}".encode())
+        for path in sorted((self.place / "examples").glob("train-*")):
+            with path.open("rb") as file:
+                while block := file.read(2**20):
+                    digest.update(block)
+        return digest.hexdigest()
 
     def _kept(self, name: str) -> Any:
         return pickle.loads((self.work / f"{name}.pickle").read_bytes())
@@ -102,6 +121,15 @@ class Finish:
                 f"{rejected:,} of {report.rows_read:,} rows rejected ({share:.2%}, max_rejected is "
                 f"{self.declaration.max_rejected:.2%}); most: {reason}{shown} ({count:,} rows)"
             )
+
+    def _check_columns(self, train: SplitStatistics) -> None:
+        layout = Layout.of(self.declaration)
+        columns = {name: name for name in layout.inputs}
+        columns |= {LABEL_PREFIX + n: f.column for n, f in self.declaration.labels.items()}
+        empty = [column for name, column in columns.items() if not train.columns[name].present]
+        if empty:
+            named = ", ".join(map(repr, dict.fromkeys(empty)))
+            raise UserError(f"no value in train of column {named}; check the source")
 
     def _tables(self, output: tft.TFTransformOutput, ids: dict[str, np.ndarray]) -> list[Table]:
         tables: dict[str, Table] = {}

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from typing import NoReturn
+
 from apache_beam.options.pipeline_options import PipelineOptions, _BeamArgumentParser
 
 from tfrec.strict import UserError, nearest
 
 DEFAULT_RUNNER = "FnApiRunner"
+
+
+class _Parser(_BeamArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"Beam: {message}")
 
 
 def checked(flags: list[str]) -> list[str]:
@@ -16,11 +23,11 @@ def checked(flags: list[str]) -> list[str]:
     FnApiRunner stands in. Its options are checked; other runners know options of their own.
 
     Raises:
-        UserError: an option that neither this command nor Beam knows.
+        UserError: an option that neither this command nor Beam knows, or a value that Beam refuses.
     """
     if any(flag == "--runner" or flag.startswith("--runner=") for flag in flags):
         return flags
-    parser = _BeamArgumentParser(allow_abbrev=False)
+    parser = _Parser(allow_abbrev=False)
     for options in PipelineOptions.__subclasses__():
         options._add_argparse_args(parser)
     unknown = parser.parse_known_args(flags)[1]
@@ -28,5 +35,7 @@ def checked(flags: list[str]) -> list[str]:
         known = [o for action in parser._actions for o in action.option_strings]
         known += ["--config", "--output", "--overwrite"]
         name = unknown[0].split("=")[0]
-        raise UserError(f"unknown option {name}{nearest(name, known)}")
+        hint = nearest(name, known)
+        hint = hint if "did you mean" in hint else "; neither --help nor Beam knows it"
+        raise UserError(f"unknown option {name}{hint}")
     return [*flags, f"--runner={DEFAULT_RUNNER}"]

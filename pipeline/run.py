@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -40,10 +41,23 @@ def run(
         (place / "examples").mkdir()
         pipeline = beam.Pipeline(options=options)
         Flow(declaration, place, work).build(pipeline)
-        pipeline.run().wait_until_finish()
+        try:
+            pipeline.run().wait_until_finish()
+        except (UserError, RuntimeError) as error:
+            raise _of_step(error) from error
         report = Finish(declaration, place, work).finish()
         shutil.rmtree(work)
     return report
+
+
+def _of_step(error: Exception) -> Exception:
+    """What a step has raised, without the name of the step that Beam adds.
+
+    Most runners hand it over as the text of a traceback.
+    """
+    start = "" if isinstance(error, UserError) else r"^tfrec\.strict\.UserError: "
+    found = re.search(rf"{start}(.*?) \[while running '", str(error), re.MULTILINE)
+    return UserError(found[1]) if found else error
 
 
 @contextmanager
@@ -53,8 +67,11 @@ def _replaced(output: Path, overwrite: bool) -> Iterator[Path]:
         raise UserError(f"{output} exists; name another --output, or pass --overwrite")
     if output.exists() and not (output / "features.json").is_file():
         raise UserError(f"{output} is no data set, so it is not overwritten")
-    output.parent.mkdir(parents=True, exist_ok=True)
-    place = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.parent))
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        place = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.parent))
+    except OSError as error:
+        raise UserError(f"{output} cannot be made: {error.filename}: {error.strerror}") from None
     place.chmod(0o755)
     try:
         yield place

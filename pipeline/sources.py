@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import bz2
 import csv
+import gzip
 import itertools
+import lzma
 from collections.abc import Callable, Iterator
-from typing import Any
+from pathlib import PurePath
+from typing import IO, Any
 
 import apache_beam as beam
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
+from apache_beam.io.filesystem import CompressionTypes
 from apache_beam.io.filesystems import FileSystems
+from apache_beam.io.tfrecordio import _TFRecordUtil
 
 from pipeline.declaration import Declaration
 from tfrec.strict import UserError, nearest
@@ -79,7 +85,7 @@ def _match(patterns: list[str]) -> list[str]:
         if not found:
             raise UserError(f"source: no file matches {pattern!r}")
         paths += sorted(found)
-    return paths
+    return list(dict.fromkeys(paths))  # patterns may overlap
 
 
 def _require(columns: list[str], present: list[str], path: str) -> None:
@@ -88,8 +94,19 @@ def _require(columns: list[str], present: list[str], path: str) -> None:
             raise UserError(f"{path}: has no column {column!r}{nearest(column, present)}")
 
 
+def _decompressed(path: str) -> IO[bytes]:
+    """The content of a file, decompressed as its name says.
+
+    Not by Beam: its reader takes a truncated file for a whole one, and pyarrow cannot read it.
+    """
+    stream = FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED)
+    openers: dict[str, Any] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+    opener = openers.get(PurePath(path).suffix)
+    return opener(stream) if opener else stream
+
+
 def _read_csv(path: str, columns: list[str], delimiter: str) -> Iterator[pa.RecordBatch]:
-    with FileSystems.open(path) as stream:
+    with _decompressed(path) as stream:
         header = stream.readline().decode("utf-8-sig").rstrip("\r\n")
         names = next(csv.reader([header], delimiter=delimiter), [])
         _require(columns, names, path)
@@ -131,21 +148,32 @@ def _read_parquet(path: str, columns: list[str], delimiter: str) -> Iterator[pa.
 
 def _read_tfrecord(path: str, columns: list[str], delimiter: str) -> Iterator[pa.RecordBatch]:
     del delimiter
-    import tensorflow as tf
     from tfx_bsl.coders.example_coder import ExamplesToRecordBatchDecoder
 
     decoder = ExamplesToRecordBatchDecoder()
-    compression = "GZIP" if path.endswith(".gz") else ""
-    for records in tf.data.TFRecordDataset(path, compression).batch(ROWS_PER_BATCH):
-        batch = decoder.DecodeBatch(records.numpy())
-        present = set(batch.schema.names)
-        yield pa.RecordBatch.from_arrays(
-            [
-                batch.column(name) if name in present else pa.nulls(batch.num_rows)
-                for name in columns
-            ],
-            names=columns,
-        )
+    with _decompressed(path) as stream:
+        records = iter(lambda: _read_record(stream), None)
+        while some := list(itertools.islice(records, ROWS_PER_BATCH)):
+            batch = decoder.DecodeBatch(some)
+            present = set(batch.schema.names)
+            yield pa.RecordBatch.from_arrays(
+                [
+                    batch.column(name) if name in present else pa.nulls(batch.num_rows)
+                    for name in columns
+                ],
+                names=columns,
+            )
+
+
+def _read_record(stream: IO[bytes]) -> bytes | None:
+    """The next record, None at the end.
+
+    Not by tf.data: it takes a file that is cut in the head of a record for a whole one.
+    """
+    try:
+        return _TFRecordUtil.read_record(stream)
+    except ValueError as error:
+        raise ValueError(str(error).split(":")[0]) from None  # without the record's bytes
 
 
 def _read_movielens(path: str, columns: list[str], delimiter: str) -> Iterator[pa.RecordBatch]:

@@ -32,30 +32,30 @@ class ColumnStatistics:
     def add(self, column: pa.Array) -> None:
         """Adds one list per row. An empty list, "" and NaN are missing."""
         values = column.flatten()
-        lengths = pc.list_value_length(column)
         if self.numeric:
             numbers = values.to_numpy(zero_copy_only=False).astype(np.float64)
-            numbers = numbers[~np.isnan(numbers)]
-            found = len(numbers)
+            real = ~np.isnan(numbers)
+            numbers = numbers[real]
             self.total += float(numbers.sum())
             self.squares += float(np.square(numbers).sum())
             self.zeros += int((numbers == 0).sum())
-            if found:
+            if len(numbers):
                 self.low = min(self.low, float(numbers.min()))
                 self.high = max(self.high, float(numbers.max()))
         else:
-            sizes = pc.binary_length(values)
-            found = int(pc.sum(pc.greater(sizes, 0)).as_py() or 0)
-            self.characters += int(pc.sum(sizes).as_py() or 0)
-        rows = len(column)
-        one_each = (pc.min_max(lengths).as_py()) == {"min": 1, "max": 1}
-        present = found if one_each else int(pc.sum(pc.greater(lengths, 0)).as_py() or 0)
-        self.present += present
-        self.missing += rows - present
-        self.values += found
-        shortest = pc.min(lengths).as_py() or 0
-        self.shortest = shortest if self.shortest is None else min(self.shortest, shortest)
-        self.longest = max(self.longest, pc.max(lengths).as_py() or 0)
+            sizes = pc.binary_length(values).to_numpy(zero_copy_only=False)
+            real = sizes > 0
+            self.characters += int(sizes.sum())
+        ends = np.cumsum(pc.list_value_length(column).to_numpy(zero_copy_only=False))
+        counts = np.diff(np.concatenate([[0], np.cumsum(real)])[np.concatenate([[0], ends])])
+        found = counts[counts > 0]
+        self.present += len(found)
+        self.missing += len(counts) - len(found)
+        self.values += int(found.sum())
+        if len(found):
+            shortest = int(found.min())
+            self.shortest = shortest if self.shortest is None else min(self.shortest, shortest)
+            self.longest = max(self.longest, int(found.max()))
 
     def merge(self, other: ColumnStatistics) -> None:
         """Adds the figures of another part of the data."""

@@ -58,9 +58,11 @@ class _Lookups:
         raw = self.inputs[f"{history}_{column}" if history else column]
         if feature.kind != "category":
             return _map_flat(lambda values: _filled(tf.cast(values, tf.float64), feature), raw)
-        if feature.separator:
-            raw = tf.strings.split(raw, feature.separator)
-        return _map_flat(lambda values: _token(values, feature), raw)
+        raw = _map_flat(lambda values: _token(values, feature), raw)
+        if not feature.separator:
+            return raw
+        values = _map_flat(tf.strings.strip, tf.strings.split(raw, feature.separator))
+        return tf.ragged.boolean_mask(values, values != "")
 
     def _vocabularies(self) -> dict[str, Any]:
         by_table: dict[str, list[str]] = {}
@@ -74,7 +76,7 @@ class _Lookups:
             vocabularies[table] = tft.vocabulary(
                 tf.concat(tokens, axis=0),
                 top_k=feature.top_k,
-                frequency_threshold=feature.min_count,
+                frequency_threshold=feature.min_count if feature.min_count > 1 else None,
                 vocab_filename=table,
                 name=f"vocabulary_{table}",
             )

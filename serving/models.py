@@ -156,13 +156,18 @@ class Model:
         self._loaded: dict[int, Servable] = {}
         self._failed: dict[int, Content] = {}
         self._lock = threading.Lock()
+        self._waiting = False
 
     def poll(self) -> None:
         """Loads the newest version on disk if it is not there yet, then drops older ones."""
         with self._lock:
             found = _versions(self.base_path)
             if not found:
+                if not self._waiting:
+                    log.warning("%s has no numbered version yet; waiting", self.base_path)
+                self._waiting = True
                 return
+            self._waiting = False
             newest = max(found)
             if newest not in self._loaded:
                 self._load(newest, found[newest])

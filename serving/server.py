@@ -31,6 +31,7 @@ PORT = click.IntRange(0, 65535)
 @click.option(
     "--file_system_poll_wait_seconds",
     default=1.0,
+    type=click.FloatRange(min=0.01),
     show_default=True,
     help="Between looks for a new version.",
 )
@@ -50,6 +51,10 @@ def main(
     if not model_base_path.is_dir():
         raise click.ClickException(
             f"{model_base_path} is no directory; it should hold numbered versions of the model"
+        )
+    if port == rest_api_port:
+        raise click.ClickException(
+            f"--port and --rest_api_port are both {port}; give them two, and one at least"
         )
     try:
         for flag, number in (("--port", port), ("--rest_api_port", rest_api_port)):

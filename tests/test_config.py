@@ -101,7 +101,7 @@ def test_unknown_model_and_missing_needs_are_named() -> None:
 def test_features_survive_json(tmp_path: Path) -> None:
     FEATURES.save(tmp_path)
     assert Features.load(tmp_path) == FEATURES
-    with pytest.raises(UserError, match="is no data set"):
+    with pytest.raises(UserError, match="is not there"):
         Features.load(tmp_path / "nowhere")
     (tmp_path / "features.json").write_text("{")
     with pytest.raises(UserError, match="cannot be read"):

@@ -70,7 +70,8 @@ def exports(shop: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, t
         hyperparameters = CASES[entry.id].hyperparameters
         values = {"data": str(shop), "model": {"id": entry.id, **hyperparameters}}
         config, features = resolve(values, "test")
-        run = Run.open(base / entry.id, config, features)
+        run = Run(base / entry.id, config, features)
+        run.start(overwrite=False)
         model = run.build_model()
         randomise(model)
         assert export(run, model) == run.export_directory / "1"
@@ -175,6 +176,9 @@ def test_histories_of_a_request(shop: Path, exports: Any) -> None:
     assert score(["", "p1", "p2"], ["", "red", "blue"]) == pytest.approx(two, abs=1e-6)
     assert score(["p1"], ["red"]) != pytest.approx(two, abs=1e-6)
     assert np.isfinite(score([], []))
+    for products, colours in ((["p1"], ["red", "blue"]), (["p1", "p2"], ["red"])):
+        with pytest.raises(tf.errors.InvalidArgumentError, match="needs one of each"):
+            score(products, colours)
     newest = [f"p{i}" for i in range(6)]
     overlong = score(["p30", "p31", *newest], ["black"] * 8)
     assert overlong == pytest.approx(score(newest, ["black"] * 6), abs=1e-6)

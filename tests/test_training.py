@@ -12,13 +12,16 @@ import pytest
 import tensorflow as tf
 import yaml
 from click.testing import CliRunner, Result
+from rich.console import Console
 
 from tfrec import evaluate, train
 from tfrec.data import evaluation_batches, training_batches
 from tfrec.evaluation import Evaluator, baselines
+from tfrec.export import export
 from tfrec.features import Features
-from tfrec.runs import Run
+from tfrec.runs import Run, resolve
 from tfrec.strict import UserError
+from tfrec.training import Trainer, Validation
 
 
 def start(*arguments: str) -> Result:
@@ -192,12 +195,19 @@ def test_regression_label_can_be_chosen(shop: Path, tmp_path: Path) -> None:
     ("arguments", "message"),
     [
         (["--model", "wide_deap"], "unknown model 'wide_deap'; did you mean 'wide_deep'?"),
-        (["--data", "nowhere"], "nowhere is no data set"),
+        (["--data", "nowhere"], "nowhere is not there"),
         (["--set", "epoch=1"], "unknown key 'epoch'; did you mean 'epochs'?"),
         (["--set", "model.dropuot=0.1"], "unknown key 'dropuot'; did you mean 'dropout'?"),
         (["--set", "labels=[like]"], "no label 'like'"),
         (["--set", "labels=[bought, stars]"], "takes one label"),
         (["--config", "missing.yaml"], "missing.yaml"),
+        (["--seed", "99999999999999"], "seed"),
+        (["--set", "labels=[]"], "labels"),
+        (["--set", "model.activation=foo"], "model: activation"),
+        (["--set", "model.dim=0"], "model: dim"),
+        (["--set", "model.hidden=[0]"], "model: hidden.0"),
+        (["--set", "model.hidden=128"], "model: hidden: input should be a list, not 128"),
+        (["--set", "model.dropout=1.5"], "model: dropout"),
     ],
 )
 def test_wrong_input_gets_one_line_and_leaves_nothing(
@@ -235,6 +245,79 @@ def test_truncated_record_is_named(shop: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "run" / "export").exists()
     with pytest.raises(UserError, match="has no checkpoint"):
         Run.load(tmp_path / "run").best_model()
+
+
+@pytest.fixture
+def moved(finished: tuple[Path, str], shop: Path, tmp_path: Path) -> tuple[Path, Path]:
+    """The finished run on a copy of its data set, which may be damaged."""
+    run, data = tmp_path / "run", tmp_path / "data"
+    shutil.copytree(finished[0], run)
+    shutil.copytree(shop, data)
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    (run / "config.yaml").write_text(yaml.safe_dump({**config, "data": str(data)}))
+    return run, data
+
+
+def evaluated(run: Path) -> str:
+    """The one line that `tfrec.evaluate` ends with when it fails."""
+    result = CliRunner().invoke(evaluate.main, ["--run", str(run), "--split", "test"])
+    assert result.exit_code == 1, result.output
+    assert len(result.output.strip().splitlines()) == 1
+    return result.output
+
+
+def test_a_data_set_that_was_made_again_is_refused(moved: tuple[Path, Path]) -> None:
+    run, data = moved
+    values = json.loads((data / "features.json").read_text())
+    (data / "features.json").write_text(json.dumps({**values, "fingerprint": "another"}))
+    assert "is not the one of the training" in evaluated(run)
+    with pytest.raises(UserError, match="is not the one of the training"):
+        export(Run.load(run), Run.load(run).best_model())
+    assert sorted(p.name for p in (run / "export").iterdir()) == ["1"]
+
+
+def test_missing_and_short_files_are_not_passed_over(moved: tuple[Path, Path]) -> None:
+    run, data = moved
+    path = data / "examples" / "test-00001-of-00002.tfrecord"
+    content = path.read_bytes()
+    path.unlink()
+    assert "test-00001-of-00002.tfrecord is missing" in evaluated(run)
+    path.write_bytes(b"")  # a file cut between two records reads as a whole one
+    assert "has " in evaluated(run)
+    assert "examples, not the" in evaluated(run)
+    path.write_bytes(content)
+    train_file = data / "examples" / "train-00000-of-00002.tfrecord"
+    train_file.write_bytes(b"")
+    result = start("--data", str(data), "--model", "lr", "--output", str(run.parent / "new"))
+    assert result.exit_code == 1
+    assert "fewer training examples" in result.output.strip().splitlines()[-1]
+
+
+def test_damaged_checkpoint_and_metrics_are_named(moved: tuple[Path, Path]) -> None:
+    run, _ = moved
+    best = next((run / "checkpoints" / "best").glob("*.data-*"))
+    for path in (run / "checkpoints" / "best").glob("*.data-*"):
+        path.write_bytes(best.read_bytes()[:50])
+    assert "cannot be read" in evaluated(run)
+    (run / "metrics.json").write_text("{")
+    with pytest.raises(UserError, match="is damaged"):
+        Run.load(run).metrics()
+
+
+def test_one_class_in_validation_falls_back_to_the_log_loss(shop: Path, tmp_path: Path) -> None:
+    trainer_run = Run(tmp_path / "run", *_configured(shop))
+    trainer = Trainer(trainer_run, Console(quiet=True))
+
+    def score(auc: float | None, loss: float) -> float:
+        metrics = {"bought": {"auc": auc, "log_loss": loss}}
+        return trainer.score(Validation(1, 1.0, 0.5, metrics))
+
+    assert score(0.7, 0.9) > score(0.6, 0.1)
+    assert score(None, 0.3) > score(None, 0.4)
+
+
+def _configured(shop: Path) -> Any:
+    return resolve({"data": str(shop), "model": {"id": "lr"}}, "test")
 
 
 def test_a_finished_run_is_not_overwritten_unasked(finished: tuple[Path, str], shop: Path) -> None:

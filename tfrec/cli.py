@@ -24,6 +24,8 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
             function(*args, **kwargs)
         except UserError as error:
             raise click.ClickException(str(error)) from None
+        except OSError as error:  # a path that cannot be read or written
+            raise click.ClickException(f"{error.filename}: {error.strerror}") from None
 
     return wrapper
 

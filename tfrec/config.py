@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Literal, get_type_hints
 
 import yaml
@@ -19,6 +19,15 @@ from pydantic import (
 )
 
 from tfrec.strict import Strict, UserError
+
+# Types of hyperparameters. Constructors of models use them, so that values are checked by them.
+Width = PositiveInt
+Widths = Sequence[PositiveInt]
+Share = Annotated[float, Field(ge=0, lt=1)]
+Activation = Literal[
+    "relu", "dice", "prelu", "elu", "gelu", "leaky_relu", "linear", "selu", "sigmoid", "softplus",
+    "swish", "tanh",
+]  # fmt: skip
 
 STRATEGIES = ("auto", "one", "mirrored", "multi_worker")
 
@@ -159,7 +168,7 @@ class TrainConfig(Strict):
 
     data: str
     model: ModelConfig
-    labels: list[str] | None = None
+    labels: Annotated[list[str], Field(min_length=1)] | None = None
     batch_size: PositiveInt = 512
     epochs: PositiveInt = 20
     validations_per_epoch: PositiveInt = 2
@@ -173,7 +182,7 @@ class TrainConfig(Strict):
     deterministic: bool = False
     precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
     jit: bool = False
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
 
 
 def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
@@ -233,7 +242,7 @@ def check_hyperparameters(
     Raises:
         UserError: one that the model does not have, or a value of another type.
     """
-    hints = get_type_hints(constructor)
+    hints = get_type_hints(constructor, include_extras=True)
     fields: dict[str, Any] = {
         name: (hints[name], parameter.default)
         for name, parameter in inspect.signature(constructor).parameters.items()

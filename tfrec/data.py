@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
 
-from tfrec.features import ITEM_KEY, LABEL_PREFIX, USER_KEY, WEIGHT, Feature, Features
+from tfrec.features import FILE_NAME, ITEM_KEY, LABEL_PREFIX, USER_KEY, WEIGHT, Feature, Features
 from tfrec.strict import UserError
 
 SHUFFLE_ROWS = 100_000
@@ -21,11 +22,16 @@ def files(directory: str | Path, split: str) -> list[str]:
     """TFRecord files of a split, in order.
 
     Raises:
-        UserError: there is none.
+        UserError: no such split, or one of its files is missing.
     """
-    found = sorted(tf.io.gfile.glob(f"{directory}/examples/{split}-*.tfrecord"))
+    found = sorted(tf.io.gfile.glob(f"{directory}/examples/{split}-*-of-*.tfrecord"))
     if not found:
         raise UserError(f"data set {directory} has no split {split!r}")
+    shards = int(found[0].removesuffix(".tfrecord").rpartition("-")[2])
+    for index in range(shards):
+        path = f"{directory}/examples/{split}-{index:05d}-of-{shards:05d}.tfrecord"
+        if path not in found:
+            raise UserError(f"{path} is missing; make the data set again")
     return found
 
 
@@ -170,12 +176,16 @@ def readable(batches: tf.data.Dataset, directory: str | Path) -> Iterator[Any]:
     """
     try:
         yield from batches
-    except tf.errors.DataLossError as error:
+    except (tf.errors.DataLossError, tf.errors.InvalidArgumentError) as error:
         raise broken_file(directory, error) from None
 
 
 def broken_file(directory: str | Path, error: Exception) -> UserError:
     """The error to raise when a TFRecord of the data set could not be read to its end."""
+    if isinstance(error, tf.errors.OutOfRangeError):
+        return UserError(
+            f"data set {directory} has fewer training examples than {FILE_NAME} says; make it again"
+        )
     for path in sorted(tf.io.gfile.glob(f"{directory}/examples/*.tfrecord")):
         try:
             rows = 0
@@ -185,4 +195,6 @@ def broken_file(directory: str | Path, error: Exception) -> UserError:
             return UserError(
                 f"{path}: truncated or damaged after {rows:,} examples; make the data set again"
             )
-    return UserError(f"{directory}: {error}")
+    message = re.search(r"feature \S+: an id is beyond.*|Could not parse.*|Key: .*", str(error))
+    reason = message.group(0) if message else str(error).splitlines()[0]
+    return UserError(f"data set {directory}: {reason}")

@@ -7,11 +7,12 @@ from pathlib import Path
 import click
 
 from tfrec.cli import command, quiet_import
+from tfrec.features import SPLITS
 
 
 @click.command()
 @click.option("--run", "directory", required=True, type=Path, help="Run directory.")
-@click.option("--split", default="test", show_default=True, help="train, validation or test.")
+@click.option("--split", default="test", show_default=True, type=click.Choice(SPLITS))
 @command
 def main(directory: Path, split: str) -> None:
     """Measure a run's best weights on a split, and print the figures beside two baselines."""

@@ -13,6 +13,7 @@ from tfrec.data import evaluation_batches, readable
 from tfrec.features import Features
 from tfrec.metrics import Array, binary_metrics, regression_metrics
 from tfrec.models.base import Model
+from tfrec.strict import UserError
 
 BATCH_SIZE = 4096
 SMOOTHING = 10.0  # ratings of the global mean that the item mean begins with
@@ -43,11 +44,12 @@ class Evaluator:
         split: to measure on.
 
     Raises:
-        UserError: the data set has no such split.
+        UserError: the data set has no such split, or is not the one of the features.
     """
 
     def __init__(self, directory: str | Path, features: Features, split: str) -> None:
-        self.directory, self.features = directory, features
+        features.check_same_ids(Features.load(directory), str(directory))
+        self.directory, self.features, self.split = directory, features, split
         self.batches = evaluation_batches(directory, features, split, BATCH_SIZE)
         self._predict: dict[int, Any] = {}
 
@@ -66,7 +68,17 @@ class Evaluator:
             for name, values in function(inputs).items():
                 predicted[name].append(values.numpy())
             truth.add(labels, weights, keys)
+        self._check_rows(truth)
         return {name: np.concatenate(parts) for name, parts in predicted.items()}, truth.split()
+
+    def _check_rows(self, truth: _Columns) -> None:
+        rows = sum(len(part) for part in truth.others[0])
+        expected = self.features.counts.get(self.split, rows)
+        if not rows or rows != expected:
+            raise UserError(
+                f"split {self.split} of {self.directory} has {rows:,} examples, not the "
+                f"{expected:,} that its features.json says; make the data set again"
+            )
 
     def evaluate(self, model: Model) -> dict[str, dict[str, float | None]]:
         """Metrics by task."""

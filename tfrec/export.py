@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tfrec.cli import command, quiet_import
+from tfrec.features import Features
 from tfrec.strict import UserError
 
 if TYPE_CHECKING:
@@ -39,13 +40,14 @@ def export(run: Run, model: Model) -> Path:
         The version's directory, `<run>/export/<version>`.
 
     Raises:
-        UserError: the run's data set is no longer there.
+        UserError: the run's data set is no longer there, or no longer the same.
     """
     import tensorflow as tf
 
     data = Path(run.config.data)
     if not (data / "transform").is_dir():
         raise UserError(f"data set {data} is not there: its transform is part of every export")
+    run.features.check_same_ids(Features.load(data), str(data))
     base = run.export_directory
     base.mkdir(parents=True, exist_ok=True)
     version = 1 + max((int(p.name) for p in base.iterdir() if p.name.isdigit()), default=0)
@@ -135,6 +137,8 @@ def _warm_up(run: Run, sample: str) -> Iterator[bytes]:
 def main(directory: Path) -> None:
     """Export a run's best weights as the next version under its export directory."""
     with quiet_import():
+        import tensorflow  # noqa: F401
+
         from tfrec.runs import Run
 
     run = Run.load(directory)

@@ -134,6 +134,8 @@ class Features:
         weighted: whether examples carry a weight.
         user_key, item_key: raw columns that identify the user and the item, where there are any.
         counts: examples per split.
+        fingerprint: of everything that ids and numbers mean; data sets with the same one can
+            stand in for each other.
     """
 
     name: str
@@ -147,6 +149,7 @@ class Features:
     user_key: str | None = None
     item_key: str | None = None
     counts: dict[str, int] = dataclasses.field(default_factory=dict, hash=False)
+    fingerprint: str = ""
 
     @property
     def categories(self) -> tuple[Feature, ...]:
@@ -187,6 +190,22 @@ class Features:
         return dataclasses.replace(
             self, labels=tuple(_find(name, self.labels, "label") for name in names)
         )
+
+    def check_same_ids(self, other: Features, where: str) -> None:
+        """Checks that another data set gives ids and numbers the same meaning.
+
+        Args:
+            other: the data set's features as they are now.
+            where: the data set, for the message.
+
+        Raises:
+            UserError: it was made again from other events or another declaration.
+        """
+        if self.fingerprint != other.fingerprint:
+            raise UserError(
+                f"data set {where} is not the one of the training: its vocabularies or its "
+                "normalisation differ; train again, or bring the old data set back"
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready form, the inverse of `from_dict`."""
@@ -235,8 +254,9 @@ class Features:
         """
         path = Path(directory) / FILE_NAME
         if not path.is_file():
+            what = "is no data set" if Path(directory).is_dir() else "is not there"
             raise UserError(
-                f"{directory} is no data set: it has no {FILE_NAME}; "
+                f"{directory} {what}: it has no {FILE_NAME}; "
                 "make one with `python -m pipeline --config … --output …`"
             )
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,26 +38,38 @@ class Run:
         self.config = config
         self.features = features
 
-    @classmethod
-    def open(cls, directory: str | Path, config: TrainConfig, features: Features) -> Run:
-        """Makes a new run directory, or opens one of the same configuration to go on.
+    def check(self, overwrite: bool) -> None:
+        """Checks that the directory is free, or holds this very run.
+
+        Args:
+            overwrite: another run may be there too.
 
         Raises:
             UserError: there is something else, or a run of another configuration.
         """
-        run = cls(directory, config, features)
-        if (run.directory / CONFIG).is_file():
-            run._check_same(cls.load(directory))
-            return run
-        if run.directory.exists() and any(run.directory.iterdir()):
+        directory = self.directory
+        if (directory / CONFIG).is_file():
+            if not overwrite:
+                self._check_same(Run.load(directory))
+        elif directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
             raise UserError(f"{directory} exists and is no run; name another --output")
-        run.directory.mkdir(parents=True, exist_ok=True)
-        features.save(run.directory)
-        text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
-        partial = run.directory / f"{CONFIG}.partial"
+
+    def start(self, overwrite: bool) -> None:
+        """Makes the directory, or goes on with the one that is there.
+
+        Args:
+            overwrite: drops what is there.
+        """
+        if overwrite and self.directory.exists():
+            shutil.rmtree(self.directory)
+        if (self.directory / CONFIG).is_file():
+            return
+        self.directory.mkdir(parents=True, exist_ok=True)
+        self.features.save(self.directory)
+        text = yaml.safe_dump(self.config.model_dump(mode="json"), sort_keys=False)
+        partial = self.directory / f"{CONFIG}.partial"
         partial.write_text(text, encoding="utf-8")
-        partial.replace(run.directory / CONFIG)
-        return run
+        partial.replace(self.directory / CONFIG)
 
     def _check_same(self, other: Run) -> None:
         old, new = other.config.model_dump(mode="json"), self.config.model_dump(mode="json")
@@ -82,7 +95,10 @@ class Run:
                 f"{directory} is no run: it has no {CONFIG}; "
                 "make one with `python -m tfrec.train --output …`"
             )
-        return cls(directory, TrainConfig.load(path), Features.load(directory))
+        config = TrainConfig.load(path)
+        constructor = find(config.model.id).load().__init__
+        check_hyperparameters(constructor, config.model.hyperparameters)
+        return cls(directory, config, Features.load(directory))
 
     def build_model(self) -> Model:
         """A new model of the run's configuration."""
@@ -104,7 +120,13 @@ class Run:
         best = Checkpoints(self.checkpoints / "best", weights=model.variables)
         if not best.steps():
             raise UserError(f"{self.directory} has no checkpoint: its training did not get so far")
-        best.restore(best.steps()[-1])
+        try:
+            best.restore(best.steps()[-1])
+        except Exception as error:  # every kind of damage has one of its own
+            reason = (str(error).splitlines() or ["damaged"])[0]
+            raise UserError(
+                f"{best.path(best.steps()[-1])} cannot be read ({reason}); train again"
+            ) from None
         return model
 
     @property
@@ -125,7 +147,10 @@ class Run:
     def metrics(self) -> dict[str, Any]:
         """What has been measured so far."""
         path = self.directory / METRICS
-        return json.loads(path.read_text()) if path.is_file() else {}
+        try:
+            return json.loads(path.read_text()) if path.is_file() else {}
+        except ValueError:
+            raise UserError(f"{path} is damaged; delete it, it is made anew") from None
 
     def add_metrics(self, **values: Any) -> None:
         """Adds to `metrics.json`, whole or not at all."""
@@ -159,6 +184,7 @@ def resolve(values: dict[str, Any], where: str) -> tuple[TrainConfig, Features]:
     hyperparameters = check_hyperparameters(model.__init__, config.model.hyperparameters)
     return config.model_copy(
         update={
+            "data": str(Path(config.data).resolve()),  # the run may be used from elsewhere
             "labels": labels,
             "model": config.model.model_copy(update=hyperparameters),
         }

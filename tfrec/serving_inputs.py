@@ -32,8 +32,8 @@ def from_examples(features: Features, examples: tf.Tensor) -> dict[str, Any]:
     for history, columns in _by_history(features).items():
         lengths = [raw[column.name].row_lengths() for column in columns]
         for column, length in zip(columns[1:], lengths[1:], strict=True):
-            message = f"{column.name} and {columns[0].name}: history {history!r} needs one of each"
-            with tf.control_dependencies([tf.debugging.assert_equal(length, lengths[0], message)]):
+            checked = _checked(length, lengths[0], column, columns[0], history)
+            with tf.control_dependencies([checked]):
                 raw[column.name] = tf.identity(raw[column.name])
     return raw
 
@@ -44,10 +44,13 @@ def from_columns(features: Features, columns: dict[str, tf.Tensor]) -> dict[str,
     Histories come as (batch, events); an event whose first column is "" is padding.
     """
     raw: dict[str, Any] = dict(columns)
-    for history in _by_history(features).values():
+    for name, history in _by_history(features).items():
         real = columns[history[0].name] != ""
         for column in history:
-            raw[column.name] = tf.ragged.boolean_mask(columns[column.name], real)
+            value = columns[column.name]
+            checked = _checked(tf.shape(value), tf.shape(real), column, history[0], name)
+            with tf.control_dependencies([checked]):
+                raw[column.name] = tf.ragged.boolean_mask(tf.identity(value), real)
     return raw
 
 
@@ -74,6 +77,11 @@ def columns_of_examples(
         name: (value.to_tensor() if isinstance(value, tf.RaggedTensor) else value).numpy()
         for name, value in raw.items()
     }
+
+
+def _checked(size: Any, first: Any, column: Column, mask: Column, history: str) -> Any:
+    message = f"{column.name} and {mask.name}: history {history!r} needs one of each"
+    return tf.debugging.assert_equal(size, first, message)
 
 
 def _by_history(features: Features) -> dict[str, list[Column]]:

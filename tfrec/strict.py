@@ -88,6 +88,10 @@ def _first_problem(model: type[BaseModel], error: ValidationError) -> str:
         return f"{path!r} is missing"
     if problem["type"] == "value_error":
         return f"{path}: {problem['ctx']['error']}"
+    if problem["type"] == "is_instance_of":
+        return f"{path}: input should be a list, not {problem['input']!r}"
+    if problem["type"] == "model_type":
+        return f"{path}: input should be a mapping of keys, not {problem['input']!r}"
     return f"{path}: {problem['msg'][0].lower()}{problem['msg'][1:]}, not {problem['input']!r}"
 
 

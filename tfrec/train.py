@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -80,6 +80,7 @@ def train(
     strategy: str = "auto",
     overwrite: bool = False,
     export: bool = True,
+    watch: Callable[[int, float], None] | None = None,
 ) -> dict[str, Any]:
     """Trains, measures and exports one run.
 
@@ -90,6 +91,8 @@ def train(
         strategy: devices and machines, see `tfrec.strategies`.
         overwrite: replaces a run that is there already.
         export: writes a SavedModel at the end.
+        watch: is told the step and the score (higher is better) of every validation; what it
+            raises ends the run.
 
     Returns:
         The run's metrics.
@@ -110,16 +113,16 @@ def train(
     devices = make_strategy(strategy)  # a cluster has to be joined before anything else
     config, features = resolve(values, where)
     chief = is_chief(devices)
-    if overwrite and chief and output.exists():
-        Run.load(output)  # anything that is no run stays
-        shutil.rmtree(output)
-    run = Run.open(output, config, features) if chief else Run(output, config, features)
     console = Console(quiet=not chief)
-    if run.finished:
+    run = Run(output, config, features)
+    run.check(overwrite)
+    if run.finished and not overwrite:
         console.print(f"{output} is finished: see {output / METRICS}", soft_wrap=True)
         return run.metrics()
     started = time.perf_counter()
-    trainer = Trainer(run, console, devices)
+    trainer = Trainer(run, console, devices, watch)
+    if chief:  # the model could be built: from here on there is a run
+        run.start(overwrite)
     console.print(trainer.describe(), highlight=False)
     step = trainer.resume()
     if step is not None:
@@ -133,6 +136,7 @@ def train(
         return {}
     run.add_metrics(
         best=asdict(best) if best else None,
+        best_score=trainer.score(best) if best else None,
         history=[asdict(validation) for validation in trainer.history],
         seconds=round(time.perf_counter() - started, 1),
         examples_per_second=round(trainer.examples_per_second),

@@ -8,7 +8,7 @@ import re
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -28,8 +28,9 @@ from tfrec.strict import UserError
 SHOWN_STEPS = 20
 _NOT_FINITE = re.compile(r"(the loss|the gradient of \S+) : Tensor had")
 
-# What a better model of a task is judged by, and whether more of it is better.
-MONITORED = {"binary": ("auc", 1.0), "regression": ("rmse", -1.0)}
+# What a better model of a task is judged by, and whether more of it is better: the first that
+# exists, since there is no AUC where all labels are equal.
+MONITORED = {"binary": (("auc", 1.0), ("log_loss", -1.0)), "regression": (("rmse", -1.0),)}
 
 
 @dataclass(frozen=True)
@@ -72,11 +73,17 @@ class Trainer:
         run: a run directory, new or with checkpoints.
         console: where progress is shown.
         strategy: devices and machines; the batch size is that of all together.
+        watch: is told the step and the score of every validation.
     """
 
     def __init__(
-        self, run: Run, console: Console, strategy: tf.distribute.Strategy | None = None
+        self,
+        run: Run,
+        console: Console,
+        strategy: tf.distribute.Strategy | None = None,
+        watch: Callable[[int, float], None] | None = None,
     ) -> None:
+        self.watch = watch
         self.run, self.config, self.console = run, run.config, console
         self.strategy = strategy or tf.distribute.get_strategy()
         config = self.config
@@ -114,11 +121,6 @@ class Trainer:
             rate_scale=self.rate_scale,
         )
         self.best = Checkpoints(run.checkpoints / "best", 2, chief, weights=self.model.variables)
-        self.writer = (
-            tf.summary.create_file_writer(str(run.directory / "logs"))
-            if chief
-            else tf.summary.create_noop_writer()
-        )
         self.validating = "validation" in run.features.counts
         self.signal = 0
 
@@ -182,6 +184,12 @@ class Trainer:
             if self.validating
             else None
         )
+        logs = str(self.run.directory / "logs")
+        self.writer = (
+            tf.summary.create_file_writer(logs)
+            if is_chief(self.strategy)
+            else tf.summary.create_noop_writer()
+        )
         total = self.steps_per_epoch * self.config.epochs
         with _Line(self.console, total) as self.line, self._signals():
             while self.position.epoch < self.config.epochs and not self._patience_is_over():
@@ -222,6 +230,8 @@ class Trainer:
                 position.store()
                 self.last.save(self.step)
                 started = time.perf_counter()
+                if self.watch and done in due:
+                    self.watch(self.step, self.score(self.history[-1]))
                 if self.signal:
                     raise Interrupted(self.signal, self.step)
                 if last_of_epoch or self._patience_is_over():
@@ -231,12 +241,12 @@ class Trainer:
         position = self.position
         try:
             logs = train(iterator)
-        except tf.errors.DataLossError as error:
+        except (tf.errors.DataLossError, tf.errors.OutOfRangeError) as error:
             raise broken_file(self.config.data, error) from None
         except tf.errors.InvalidArgumentError as error:
             found = _NOT_FINITE.search(str(error))
             if not found:
-                raise
+                raise broken_file(self.config.data, error) from None
             raise UserError(
                 f"step {self.step + 1}: {found.group(1)} is not finite; the last good checkpoint "
                 "stays: lower the learning rate, set clip_norm, or look at the data"
@@ -305,15 +315,18 @@ class Trainer:
                         tf.summary.scalar(f"validation/{task}/{name}", value)
         self.writer.flush()
 
-    def _score(self, validation: Validation) -> float:
+    def score(self, validation: Validation) -> float:
+        """What validations are compared by: higher is better."""
         label = self.run.features.labels[0]
-        name, sign = MONITORED[label.task]
-        value = validation.metrics.get(label.name, {}).get(name)
-        return -math.inf if value is None else sign * value
+        for name, sign in MONITORED[label.task]:
+            value = validation.metrics.get(label.name, {}).get(name)
+            if value is not None:
+                return sign * value
+        return -math.inf
 
     def _best(self) -> Validation | None:
         measured = [v for v in self.history if v.metrics]
-        return max(measured, key=self._score, default=None)  # the first of equal ones
+        return max(measured, key=self.score, default=None)  # the first of equal ones
 
     def _since_best(self) -> int:
         """Validations since the best one."""

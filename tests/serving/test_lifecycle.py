@@ -136,3 +136,14 @@ def test_the_server_stands_alone() -> None:
             names = [alias.name for alias in getattr(node, "names", []) if alias.name]
             names.append(getattr(node, "module", None) or "")
             assert not {name.split(".")[0] for name in names} & {"tfrec", "pipeline"}, path
+
+
+@pytest.mark.parametrize("port", ["0", "8599"])
+def test_two_apis_on_one_port_or_on_none_is_refused(port: str, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "serving.server", f"--model_base_path={tmp_path}"]
+    command += [f"--port={port}", f"--rest_api_port={port}"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.strip() == (
+        f"Error: --port and --rest_api_port are both {port}; give them two, and one at least"
+    )

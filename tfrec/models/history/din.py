@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import tensorflow as tf
 import tf_keras as keras
 
+from tfrec.config import Activation, Share, Width, Widths
 from tfrec.features import Features
 from tfrec.layers.attention import LocalActivationUnit
 from tfrec.layers.embedding import (
@@ -49,11 +49,11 @@ class DIN(RankingModel):
     def __init__(
         self,
         features: Features,
-        dim: int = 16,
-        attention_hidden: Sequence[int] = (36,),
-        hidden: Sequence[int] = (128, 64),
-        activation: str = "dice",
-        dropout: float = 0.3,
+        dim: Width = 16,
+        attention_hidden: Widths = (36,),
+        hidden: Widths = (128, 64),
+        activation: Activation = "dice",
+        dropout: Share = 0.3,
         softmax: bool = False,
     ) -> None:
         super().__init__(features)

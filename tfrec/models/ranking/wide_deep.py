@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import tensorflow as tf
 import tf_keras as keras
 
+from tfrec.config import Activation, Share, Width, Widths
 from tfrec.features import Features
 from tfrec.layers.embedding import Embeddings, field_vectors
 from tfrec.layers.linear import Linear
@@ -46,10 +46,10 @@ class WideDeep(RankingModel):
     def __init__(
         self,
         features: Features,
-        dim: int = 16,
-        hidden: Sequence[int] = (128, 64),
-        activation: str = "relu",
-        dropout: float = 0.3,
+        dim: Width = 16,
+        hidden: Widths = (128, 64),
+        activation: Activation = "relu",
+        dropout: Share = 0.3,
         batch_norm: bool = False,
     ) -> None:
         super().__init__(features)

@@ -1,0 +1,406 @@
+"""What a whole run leaves in the data set directory."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet
+import pytest
+import tensorflow as tf
+from google.protobuf import text_format
+from tensorflow_metadata.proto.v0 import schema_pb2, statistics_pb2
+
+from tfrec.features import SPLITS
+
+
+def each(data_set) -> list[tuple[str, Any, dict[str, Any]]]:
+    """(split, event, stored example) of all splits."""
+    return [
+        (split, data_set.events[split][key], example)
+        for split in SPLITS
+        for key, example in data_set.splits[split].items()
+    ]
+
+
+def train_counts(data_set, column: str, missing: str = "") -> Counter[str]:
+    counts: Counter[str] = Counter()
+    for event in data_set.events["train"].values():
+        value = event[column]
+        counts.update(value if isinstance(value, list) else [value or missing])
+    del counts[""]
+    return counts
+
+
+def check_ids(data_set, table: str, known: Counter[str], found: list[tuple[str, int]]) -> int:
+    """Known values have ids in order of their counts, the others OOV ids. Counts the latter."""
+    ids = data_set.ids(table)
+    size = data_set.features.table(table).size
+    assert set(ids) == set(known)
+    in_order = [known[value] for value in sorted(ids, key=ids.__getitem__)]
+    assert in_order == sorted(in_order, reverse=True)
+    assert sorted(ids.values()) == list(range(1, len(known) + 1))
+    unknown: dict[str, int] = {}
+    for value, index in found:
+        if value == "":
+            assert index == 0
+        elif value in ids:
+            assert index == ids[value]
+        else:
+            assert len(known) < index < size
+            assert unknown.setdefault(value, index) == index
+    return len(unknown)
+
+
+def test_report(data_set):
+    assert data_set.report.rows_read == 288 + 2
+    assert data_set.report.examples == {"train": 216, "validation": 24, "test": 48}
+    reasons = list(data_set.report.rejected.items())
+    assert {(reason.split(": ", 1)[1], found) for reason, found in reasons} == {
+        ("another number of fields than its header", (1, "")),
+        ("not a number", (1, "dear")),
+    }
+    written = json.loads((data_set.directory / "report.json").read_text())
+    assert written["rows_read"] == sum(written["examples"].values()) + sum(
+        count for count, _ in written["rejected"].values()
+    )
+    assert {len(examples) for examples in data_set.splits.values()} == {216, 24, 48}
+
+
+def test_nothing_else_is_left(data_set):
+    names = {path.name for path in data_set.directory.iterdir()}
+    assert names == {
+        "declaration.json", "examples", "features.json", "items", "report.json", "sample.tfrecord",
+        "schema.pbtxt", "statistics", "transform", "vocabulary",
+    }  # fmt: skip
+    assert {path.name for path in data_set.directory.parent.iterdir()} == {"events.csv", "out"}
+    names = {path.name for path in (data_set.directory / "examples").iterdir()}
+    assert names == {f"{split}-0000{i}-of-00002.tfrecord" for split in SPLITS for i in (0, 1)}
+    assert all(path.stat().st_size for path in (data_set.directory / "examples").iterdir())
+
+
+def test_ids_of_items(data_set):
+    """min_count, and three OOV ids for what is rare or new."""
+    counts = train_counts(data_set, "item")
+    known = Counter({item: count for item, count in counts.items() if count >= 4})
+    assert 0 < len(known) < len(counts)
+    found = [(event["item"], example["item"][0]) for _, event, example in each(data_set)]
+    assert check_ids(data_set, "item", known, found) > 1
+    assert data_set.features.table("item").oov == 3
+    lines = data_set.vocabulary("item")
+    assert sum(count for _, count, _ in lines) == 216
+    assert [value for _, _, value in lines[-3:]] == ["[oov 0]", "[oov 1]", "[oov 2]"]
+    assert {value: count for _, count, value in lines[1:-3]} == known
+
+
+def test_ids_of_a_shared_vocabulary(data_set):
+    counts = train_counts(data_set, "brand") + train_counts(data_set, "favourite")
+    found = []
+    for _, event, example in each(data_set):
+        found.append((event["brand"] or "", example["brand"][0]))
+        found.append((event["favourite"] or "", example["favourite"][0]))
+    check_ids(data_set, "brand", counts, found)
+    assert ("", 0) in found
+    lines = data_set.vocabulary("brand")
+    assert lines[0] == (0, 2 * 216 - sum(counts.values()), "[padding]")
+    assert {value: count for _, count, value in lines[1:-1]} == counts
+    assert not (data_set.directory / "vocabulary" / "favourite.tsv").exists()
+
+
+def test_top_k_and_fill(data_set):
+    counts = train_counts(data_set, "device", "unknown")
+    known = Counter(dict(counts.most_common(2)))
+    assert set(known) == {"phone", "desktop"}
+    found = [(e["device"] or "unknown", x["device"][0]) for _, e, x in each(data_set)]
+    assert check_ids(data_set, "device", known, found) == 2
+    assert all(index for _, index in found)
+    assert data_set.vocabulary("device")[0] == (0, 0, "[padding]")
+    assert data_set.vocabulary("device")[-1] == (
+        3, counts["unknown"] + counts["tablet"], "[oov 0]"
+    )  # fmt: skip
+
+
+def test_many_values(data_set):
+    counts = train_counts(data_set, "genres")
+    found = []
+    for _, event, example in each(data_set):
+        ids = example["genres$ragged_values"]
+        assert len(ids) == len(event["genres"])
+        found += list(zip(event["genres"], ids, strict=True))
+    check_ids(data_set, "genres", counts, found)
+    lines = {value: count for _, count, value in data_set.vocabulary("genres")}
+    assert lines == {"[padding]": 0, "[oov 0]": 0, **counts}
+
+
+def test_many_values_with_fill(data_set):
+    """A missing list is the filling value; `length` is kept for the reader to cut at."""
+    ids = data_set.ids("genre")
+    assert set(ids) == {*train_counts(data_set, "genres"), "none"}
+    for _, event, example in each(data_set):
+        expected = [ids[genre] for genre in event["genres"] or ["none"]]
+        assert example["genre$ragged_values"].tolist() == expected
+
+
+def test_hashes(data_set):
+    ids = {(event["zip"], example["zip"][0]) for _, event, example in each(data_set)}
+    assert len(ids) == 9  # one each
+    assert {index for _, index in ids} <= set(range(1, 6))
+    assert len({index for _, index in ids}) > 1
+    lines = data_set.vocabulary("zip")
+    assert [(index, value) for index, _, value in lines[1:]] == [(i, "") for i in range(1, 6)]
+    assert sum(count for _, count, _ in lines) == 216
+
+
+def test_buckets(data_set):
+    """By quantiles of train; what is missing is 0."""
+    ids: dict[int | None, set[int]] = {}
+    for _, event, example in each(data_set):
+        ids.setdefault(event["age"], set()).add(example["age"][0])
+    assert ids.pop(None) == {0}
+    in_order = [ids[age] for age in sorted(ids, key=lambda age: age or 0)]
+    assert all(len(found) == 1 for found in in_order)
+    flat = [min(found) for found in in_order]
+    assert flat == sorted(flat)
+    assert set(flat) == {1, 2, 3, 4}
+    counts = {index: count for index, count, _ in data_set.vocabulary("age")}
+    present = 216 - counts[0]
+    assert counts[0] == sum(e["age"] is None for e in data_set.events["train"].values()) > 0
+    for index in (1, 2, 3, 4):
+        assert counts[index] / present == pytest.approx(0.25, abs=0.06)  # 19 ages of 9 events
+
+
+def test_numbers(data_set):
+    train = data_set.events["train"].values()
+    prices = [event["price"] for event in train if event["price"] is not None]
+    mean, deviation, low, high = np.mean(prices), np.std(prices), min(prices), max(prices)
+    times = [event["time"] for event in train]
+    missing = 0
+    for _, event, example in each(data_set):
+        price = event["price"]
+        found = {name: example[name][0] for name in ("price", "price_scaled", "price_log")}
+        if price is None:
+            missing += 1
+            assert found == {"price": 0, "price_scaled": 0, "price_log": 0}
+        else:
+            assert found == {
+                "price": pytest.approx((price - mean) / deviation, rel=1e-5, abs=1e-6),
+                "price_scaled": pytest.approx((price - low) / (high - low), rel=1e-5, abs=1e-6),
+                "price_log": pytest.approx(math.log1p(price), rel=1e-5),
+            }
+        assert example["price_filled"][0] == pytest.approx(7.5 if price is None else price)
+        share = (event["time"] - min(times)) / (max(times) - min(times))
+        assert example["when"][0] == pytest.approx(share, abs=1e-6)
+    assert missing > 10
+
+
+def test_labels_weights_and_keys(data_set):
+    missing = 0
+    for _, event, example in each(data_set):
+        like = example["label:like"][0]
+        if event["rating"] is None:
+            missing += 1
+            assert math.isnan(like)
+        else:
+            assert like == (event["rating"] >= 4)
+        assert example["label:dwell"][0] == pytest.approx(event["dwell"])
+        assert example["weight:"][0] == event["weight"]
+    assert missing > 10
+
+
+def history(event, data_set, length: int, liked: bool) -> list[Any]:
+    """Earlier events of the same user; those of one second in any order."""
+    before = [
+        row
+        for row in data_set.rows
+        if row["user"] == event["user"] and row["time"] < event["time"]
+        if not liked or (row["rating"] or 0) >= 4
+    ]
+    return sorted(before, key=lambda row: row["time"])[-length:]
+
+
+def test_histories_use_the_ids_of_what_they_repeat(data_set):
+    by_item = {}
+    for _, event, example in each(data_set):
+        genres = example["genres$ragged_values"].tolist()
+        by_item[event["item"]] = example["item"][0], genres, example["price"][0]
+    longest = 0
+    for _, event, example in each(data_set):
+        seen = history(event, data_set, 5, liked=False)
+        times = [row["time"] for row in history(event, data_set, 99, liked=False)]
+        if len(set(times)) == len(times):
+            expected = [by_item[row["item"]][0] for row in seen]
+            assert example["seen_item$ragged_values"].tolist() == expected
+        assert len(example["seen_item$ragged_values"]) == len(seen)
+        liked = history(event, data_set, 99, liked=True)
+        if len({row["time"] for row in liked}) == len(liked):
+            events = [by_item[row["item"]] for row in liked[-3:]]
+            longest = max(longest, len(events))
+            assert example["liked_item$ragged_values"].tolist() == [e[0] for e in events]
+            lengths = example["liked_genres$row_lengths_1"].tolist()
+            assert lengths == [len(e[1]) for e in events]
+            genres = example["liked_genres$ragged_values"].tolist()
+            assert genres == [index for e in events for index in e[1]]
+            prices = example["liked_price$ragged_values"].tolist()
+            assert prices == pytest.approx([e[2] for e in events])
+    assert longest == 3
+
+
+def test_crosses(data_set):
+    """One id per pair of values, the same pair the same id; nothing where a value is missing."""
+    pairs: dict[str, dict[Any, set[int]]] = {"genres": {}, "device": {}, "liked": {}}
+    for _, _, example in each(data_set):
+        user, item, age = (int(example[name][0]) for name in ("user", "item", "age"))
+        crossed = {
+            "genres": [(user, g) for g in example["genres$ragged_values"].tolist()],
+            "device": [(age, int(example["device"][0]))] if age else [],
+            "liked": [(i, item) for i in example["liked_item$ragged_values"].tolist()],
+        }
+        names = {
+            "genres": "user_x_genres", "device": "age_x_device", "liked": "liked_item_x_item"
+        }  # fmt: skip
+        for cross, keys in crossed.items():
+            ids = example[f"{names[cross]}$ragged_values"].tolist()
+            assert len(ids) == len(keys)
+            for key, index in zip(keys, ids, strict=True):
+                pairs[cross].setdefault(key, set()).add(index)
+    for cross, buckets in (("genres", 50), ("device", 40), ("liked", 60)):
+        found = pairs[cross].values()
+        assert all(len(ids) == 1 for ids in found)
+        assert set.union(*found) <= set(range(1, buckets + 1))
+        assert len(set.union(*found)) > min(len(pairs[cross]), buckets) / 3
+
+
+def test_features(data_set):
+    features = data_set.features
+    assert features.counts == {"train": 216, "validation": 24, "test": 48}
+    assert (features.user_key, features.item_key, features.weighted) == ("user", "item", True)
+    assert [(label.name, label.task) for label in features.labels] == [
+        ("like", "binary"), ("dwell", "regression")
+    ]  # fmt: skip
+    sizes = {t.name: (t.vocabulary, t.oov) for t in features.tables}
+    counts = train_counts(data_set, "item")
+    assert sizes == {
+        "user": (24, 1), "item": (sum(c >= 4 for c in counts.values()), 3), "genres": (4, 1),
+        "genre": (5, 1), "brand": (5, 1), "zip": (5, 0), "device": (2, 1), "age": (4, 0),
+        "user_x_genres": (50, 0), "age_x_device": (40, 0), "liked_item_x_item": (60, 0),
+    }  # fmt: skip
+    assert {f.name for f in features.numbers} == {
+        "price", "price_scaled", "price_log", "price_filled", "when"
+    }  # fmt: skip
+    tables = {f.name: f.table for f in features.categories}
+    assert tables["favourite"] == tables["brand"] == "brand"
+    assert {f.name for f in features.of_role("user")} == {"user", "favourite", "zip", "age"}
+    lengths = {f.name: f.length for f in (*features.features, *features.crosses) if f.length}
+    assert lengths == {
+        "genres": 3, "genre": 1, "user_x_genres": 3, "age_x_device": 1, "liked_item_x_item": 3
+    }  # fmt: skip
+    liked, seen = features.histories
+    assert (liked.name, liked.length, seen.name, seen.length) == ("liked", 3, "seen", 5)
+    assert [(f.name, f.kind, f.table, f.length, f.mirrors) for f in liked.features] == [
+        ("liked_item", "category", "item", None, "item"),
+        ("liked_genres", "category", "genres", 3, "genres"),
+        ("liked_price", "number", None, None, "price"),
+    ]
+
+
+def test_columns_of_a_request(data_set):
+    """Required is what every training event had."""
+    columns = {c.name: (c.dtype, c.history, c.required) for c in data_set.features.columns}
+    assert columns == {
+        "user": ("string", None, True),
+        "item": ("string", None, True),
+        "genres": ("string", None, False),
+        "brand": ("string", None, False),
+        "favourite": ("string", None, False),
+        "zip": ("string", None, True),
+        "device": ("string", None, False),
+        "price": ("float32", None, False),
+        "age": ("float32", None, False),
+        "time": ("int64", None, True),
+        "liked_item": ("string", "liked", False),
+        "liked_genres": ("string", "liked", False),
+        "liked_price": ("float32", "liked", False),
+        "seen_item": ("string", "seen", False),
+    }
+
+
+def test_items(data_set):
+    table = pyarrow.parquet.read_table(data_set.directory / "items")
+    assert table.column_names == ["item", "genres", "brand", "price", "title"]
+    rows = {row["item"]: row for row in table.to_pylist()}
+    details = {row["item"]: row for row in data_set.rows}
+    assert len(rows) == table.num_rows == len(details)
+    for item, row in rows.items():
+        expected = details[item]
+        assert row["genres"] == "|".join(expected["genres"])
+        assert row["brand"] == (expected["brand"] or "")
+        assert row["title"] == expected["title"]
+        price = math.nan if expected["price"] is None else expected["price"]
+        assert row["price"] == pytest.approx(price, nan_ok=True)
+
+
+def test_sample(data_set):
+    path = str(data_set.directory / "sample.tfrecord")
+    found = set()
+    for record in tf.data.TFRecordDataset(path).as_numpy_iterator():
+        fields = tf.train.Example.FromString(record).features.feature
+        assert set(fields) == {column.name for column in data_set.features.columns}
+        values = [fields[name].bytes_list.value[0].decode() for name in ("user", "item")]
+        found.add(tuple(values))
+    assert found == set(data_set.events["test"])
+
+
+def test_statistics(data_set):
+    proto = statistics_pb2.DatasetFeatureStatisticsList.FromString(
+        (data_set.directory / "statistics" / "FeatureStats.pb").read_bytes()
+    )
+    assert [(d.name, d.num_examples) for d in proto.datasets] == [
+        ("train", 216), ("validation", 24), ("test", 48)
+    ]  # fmt: skip
+    for dataset in proto.datasets:
+        events = list(data_set.events[dataset.name].values())
+        features = {feature.path.step[0]: feature for feature in dataset.features}
+        prices = [e["price"] for e in events if e["price"] is not None]
+        price = features["price"].num_stats
+        assert features["price"].type == statistics_pb2.FeatureNameStatistics.FLOAT
+        assert price.common_stats.num_non_missing == len(prices)
+        assert price.common_stats.num_missing == len(events) - len(prices)
+        assert price.mean == pytest.approx(np.mean(prices), rel=1e-5)
+        assert price.std_dev == pytest.approx(np.std(prices), rel=1e-4)
+        assert (price.min, price.max) == pytest.approx((min(prices), max(prices)))
+        brands = [e["brand"] for e in events if e["brand"]]
+        brand = features["brand"].string_stats
+        assert features["brand"].type == statistics_pb2.FeatureNameStatistics.STRING
+        assert brand.common_stats.num_non_missing == len(brands)
+        assert brand.common_stats.num_missing == len(events) - len(brands)
+        assert brand.avg_length == 4
+        likes = features["label:like"].num_stats
+        rated = [e["rating"] >= 4 for e in events if e["rating"] is not None]
+        assert likes.common_stats.num_non_missing == len(rated)
+        assert likes.num_zeros == rated.count(False)
+        lengths = [len(history(e, data_set, 3, liked=True)) for e in events]
+        liked = features["liked_item"].string_stats.common_stats
+        assert liked.num_missing == lengths.count(0)
+        assert liked.num_non_missing == len(events) - lengths.count(0)
+        assert liked.tot_num_values == sum(lengths)
+        assert liked.max_num_values == 3
+        if liked.num_non_missing:
+            assert liked.avg_num_values == pytest.approx(sum(lengths) / liked.num_non_missing)
+
+
+def test_schema(data_set):
+    schema = schema_pb2.Schema()
+    text_format.Parse((data_set.directory / "schema.pbtxt").read_text(), schema)
+    kinds = {"string": schema_pb2.BYTES, "float32": schema_pb2.FLOAT, "int64": schema_pb2.INT}
+    types = {feature.name: feature.type for feature in schema.feature}
+    assert types == {c.name: kinds[c.dtype] for c in data_set.features.columns}
+
+
+def test_declaration_is_kept(data_set):
+    declared = json.loads((data_set.directory / "declaration.json").read_text())
+    assert declared["features"]["item"] == {
+        "kind": "category", "role": "item", "min_count": 4, "oov_buckets": 3
+    }  # fmt: skip

@@ -1,0 +1,233 @@
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from pipeline.declaration import read
+from tests.pipeline import shop
+from tfrec.strict import UserError
+
+MOVIELENS = Path(__file__).parents[2] / "configs" / "movielens.yaml"
+
+VALID = yaml.safe_load("""
+name: shop
+source: {format: csv, path: events.csv}
+user: user
+item: item
+time: time
+features:
+  user: {kind: category, role: user}
+  item: {kind: category, role: item, min_count: 2}
+  price: {kind: number, role: item}
+  age: {kind: buckets, buckets: 4, role: user}
+labels:
+  like: {column: rating, at_least: 4}
+  dwell: {column: dwell, task: regression}
+histories:
+  liked: {length: 5, features: [item], where: like}
+crosses:
+  - {features: [user, age], buckets: 10}
+split: {kind: user_time}
+""")
+
+
+def changed(path: str, value: Any) -> dict[str, Any]:
+    """The valid declaration with one value replaced; "…" takes the key away."""
+    values = copy.deepcopy(VALID)
+    *parents, last = path.split(".")
+    block = values
+    for part in parents:
+        block = block[int(part)] if isinstance(block, list) else block.setdefault(part, {})
+    if value == "…":
+        del block[last]
+    else:
+        block[last] = value
+    return values
+
+
+def problem(values: dict[str, Any]) -> str:
+    with pytest.raises(UserError) as caught:
+        shop.checked_declaration(values)
+    message = str(caught.value)
+    assert message.startswith("test.yaml: ")
+    assert "\n" not in message
+    return message
+
+
+def test_the_declarations_of_the_project_are_valid():
+    declaration = read(str(MOVIELENS))
+    assert declaration.given_splits == ("train", "validation", "test")
+    shop.checked_declaration(VALID)
+
+
+@pytest.mark.parametrize(
+    ("path", "near"),
+    [
+        ("featurs", "features"),
+        ("crossess", "crosses"),
+        ("source.pth", "path"),
+        ("split.fraction", "fractions"),
+        ("features.item.min_cuont", "min_count"),
+        ("features.kind.rol", "role"),
+        ("labels.like.at_lest", "at_least"),
+        ("histories.liked.lenght", "length"),
+        ("crosses.0.bukets", "buckets"),
+    ],
+)
+def test_unknown_keys_name_the_nearest_known_one(path: str, near: str):
+    values = changed(path, 1)
+    for feature in values["features"].values():  # one of them is new
+        feature |= {"kind": "category", "role": "user"} if "kind" not in feature else {}
+    message = problem(values)
+    assert f"unknown key '{path}'" in message
+    assert f"did you mean {near!r}?" in message
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "parts"),
+    [
+        ("name", "…", ["'name' is missing"]),
+        ("features", {}, ["features"]),
+        ("labels", {}, ["labels"]),
+        ("features.item.kind", "categorical", ["features.item.kind", "'category'"]),
+        ("source.format", "json", ["source.format", "'csv'"]),
+        ("source.path", "…", ["source", "`path`"]),
+        ("source.train", "a.csv", ["source", "either `path`, or `train`"]),
+        ("source", {"format": "csv", "test": "t.csv"}, ["`train` is missing"]),
+        ("source", {"format": "movielens", "path": "x"}, ["movielens takes no path"]),
+        ("source.delimiter", "::", ["source.delimiter"]),
+        ("split", "…", ["'split' is missing"]),
+        ("source", {"format": "csv", "train": "a", "test": "b"}, ["split", "already gives"]),
+        ("split.kind", "by_user", ["split.kind", "'user_time'"]),
+        ("split.fractions", [0.8, 0.1, 0.2], ["`fractions`", "sum to 1"]),
+        ("split.fractions", [1.2, -0.1, -0.1], ["`fractions`"]),
+        ("split.fractions", [0.0, 0.5, 0.5], ["share of train is 0"]),
+        ("user", "…", ["split.kind user_time", "'user'"]),
+        ("time", "…", ["split.kind user_time", "'time'"]),
+        ("histories.liked.features", ["itme"], ["no feature 'itme'", "'item'"]),
+        ("histories.liked.features", [], ["histories.liked.features"]),
+        ("histories.liked.features", ["price"], ["histories.liked", "category", "'price'"]),
+        ("histories.liked.where", "lik", ["no label 'lik'", "'like'"]),
+        ("histories.liked.where", "dwell", ["'dwell'", "not binary"]),
+        ("crosses.0.features", ["user", "aeg"], ["no feature 'aeg'", "'age'"]),
+        ("crosses.0.features", ["user", "liked_itme"], ["'liked_itme'", "'liked_item'"]),
+        ("crosses.0.features", ["user", "price"], ["'price' is a number", "buckets"]),
+        ("crosses.0.features", ["user"], ["crosses.0.features"]),
+        ("features.price.min_count", 2, ["`min_count` belongs to kind category"]),
+        ("features.price.buckets", 2, ["`buckets` belongs to kind buckets"]),
+        ("features.item.normalise", "log", ["`normalise` belongs to kind number"]),
+        ("features.age.buckets", "…", ["needs `buckets`"]),
+        ("features.age.buckets", 1, ["features.age.buckets"]),
+        ("features.price.fill", "none", ["`fill`", "is a number"]),
+        ("features.item.length", 3, ["`length` needs a `separator`"]),
+        ("features.item.hash_buckets", 9, ["`hash_buckets`", "no min_count"]),
+        ("max_rejected", 1.5, ["max_rejected"]),
+        ("shards", 0, ["shards"]),
+    ],
+)
+def test_what_does_not_fit_is_named(path: str, value: Any, parts: list[str]):
+    message = problem(changed(path, value))
+    for part in parts:
+        assert part in message, message
+
+
+@pytest.mark.parametrize("missing", ["user", "time"])
+def test_a_history_needs_a_user_and_a_time(missing: str):
+    values = changed(missing, "…")
+    values["split"] = {"kind": "random"}
+    assert "histories.liked: a history needs 'user' and 'time'" in problem(values)
+
+
+def test_a_history_starts_with_a_feature_of_one_value():
+    values = changed("features.genres", {"kind": "category", "role": "item", "separator": "|"})
+    values["histories"]["liked"]["features"] = ["genres", "item"]
+    assert "the first one has to be the item's id" in problem(values)
+
+
+@pytest.mark.parametrize("key", ["min_count", "top_k", "oov_buckets"])
+def test_a_shared_vocabulary_has_one_setting(key: str):
+    other = {"kind": "category", "role": "user", "vocabulary": "item", "min_count": 2}
+    shop.checked_declaration(changed("features.last_item", other))
+    message = problem(changed("features.last_item", {**other, key: 7}))
+    assert "features.last_item: shares vocabulary 'item' with 'item'" in message
+    assert key in message
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "name"),
+    [
+        ("labels.price", {"column": "p"}, "price"),
+        ("features.liked_item", {"kind": "number", "role": "item"}, "liked_item"),
+        ("labels.user_x_age", {"column": "p"}, "user_x_age"),
+        ("crosses", [{"features": ["user", "age"], "buckets": 9}] * 2, "user_x_age"),
+    ],
+)
+def test_names_do_not_clash(path: str, value: Any, name: str):
+    assert f"the name {name!r} is both" in problem(changed(path, value))
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("features.item.vocabulary", "age"),  # the table of the buckets
+        ("features.item.vocabulary", "user_x_age"),  # the table of the cross
+        ("histories.liked_item", {"length": 2, "features": ["item"]}),
+    ],
+)
+def test_tables_and_raw_columns_do_not_clash(path: str, value: Any):
+    values = changed(path, value)
+    values["features"]["other"] = {"kind": "number", "role": "item", "column": "liked_item_item"}
+    assert "is both" in problem(values)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "column"),
+    [
+        ("features.code", {"kind": "category", "role": "item", "column": "price"}, "price"),
+        ("features.code", {"kind": "number", "role": "item", "column": "item"}, "item"),
+        ("features.day", {"kind": "category", "role": "context", "column": "time"}, "time"),
+        ("weight", "item", "item"),
+        ("weight", "time", "time"),
+        ("user", "time", "time"),
+    ],
+)
+def test_a_column_has_one_type(path: str, value: Any, column: str):
+    message = problem(changed(path, value))
+    assert f"column {column!r}" in message
+    assert "is both" in message
+
+
+def test_the_time_can_be_a_number_too():
+    feature = {"kind": "number", "role": "context", "column": "time"}
+    shop.checked_declaration(changed("features.when", feature))
+
+
+@pytest.mark.parametrize("name", ["a/b", "a b", "label:like", "é", "-"])
+@pytest.mark.parametrize("block", ["features", "labels", "histories", "vocabulary"])
+def test_names_are_plain(block: str, name: str):
+    values = copy.deepcopy(VALID)
+    if block == "vocabulary":
+        values["features"]["item"]["vocabulary"] = name
+    else:
+        values[block][name] = values[block][next(iter(values[block]))]
+    message = problem(values)
+    assert repr(name) in message
+    assert "letters, digits" in message
+
+
+@pytest.mark.parametrize("text", ["", "- a\n- b\n", "name: [", "name: \xff"])
+def test_a_file_that_is_no_declaration(tmp_path: Path, text: str):
+    path = tmp_path / "broken.yaml"
+    path.write_bytes(text.encode("latin-1"))
+    with pytest.raises(UserError, match=r"broken\.yaml") as caught:
+        read(str(path))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_declaration_that_is_not_there(tmp_path: Path):
+    with pytest.raises(UserError, match=r"gone\.yaml: No such file"):
+        read(str(tmp_path / "gone.yaml"))

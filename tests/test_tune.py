@@ -1,0 +1,82 @@
+"""A search, ended and gone on with."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from click.testing import CliRunner, Result
+
+from tfrec import tune
+
+
+def start(config: Path, output: Path, *more: str) -> Result:
+    return CliRunner().invoke(tune.main, ["--config", str(config), "--output", str(output), *more])
+
+
+def write(directory: Path, shop: Path, **changes: Any) -> Path:
+    values = {
+        "training": {
+            "data": str(shop),
+            "model": {"id": "dnn", "dim": 4},
+            "batch_size": 128,
+            "epochs": 2,
+        },
+        "space": {
+            "model.hidden": {"choices": [[4], [16, 8]]},
+            "optimizers.dense.learning_rate": {"low": 0.0001, "high": 0.1, "log": True},
+        },
+        "trials": 2,
+        **changes,
+    }
+    path = directory / "search.yaml"
+    path.write_text(yaml.safe_dump(values))
+    return path
+
+
+def test_search_goes_on_and_exports_the_best(shop: Path, tmp_path: Path) -> None:
+    config, output = write(tmp_path, shop), tmp_path / "search"
+    result = start(config, output)
+    assert result.exit_code == 0, result.output
+    runs = list((output / "trials").iterdir())
+    assert len(runs) == 2
+    result = start(config, output, "--trials", "3")
+    assert result.exit_code == 0, result.output
+    runs = list((output / "trials").iterdir())
+    assert len(runs) == 3  # two of them were not run again
+    scores = {run: json.loads((run / "metrics.json").read_text())["best_score"] for run in runs}
+    best = max(scores, key=lambda run: scores[run])
+    assert f"best: {best}" in result.output
+    assert (best / "export").is_dir()
+    table = [line for line in result.output.splitlines() if line.startswith("| ")]
+    assert len(table) == 2 + 3
+    assert f"{scores[best]:.4f}" in table[2]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"space": {"model.dropout": {"low": 0.5}}}, "needs either `choices`"),
+        ({"space": {"model.dropout": {"low": 0.5, "high": 0.1}}}, "`low` has to be below `high`"),
+        ({"space": {"model.dropuot": {"low": 0.1, "high": 0.5}}}, "did you mean 'dropout'"),
+        ({"trails": 3}, "unknown key 'trails'; did you mean 'trials'?"),
+    ],
+)
+def test_wrong_searches_are_named(
+    shop: Path, tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    result = start(write(tmp_path, shop, **changes), tmp_path / "search")
+    assert result.exit_code == 1
+    assert message in result.output
+
+
+def test_another_search_is_not_mixed_in(shop: Path, tmp_path: Path) -> None:
+    output = tmp_path / "search"
+    output.mkdir()
+    (output / "tune.yaml").write_text("training: {}\n")
+    result = start(write(tmp_path, shop), output)
+    assert result.exit_code == 1
+    assert "another configuration" in result.output
