@@ -17,8 +17,8 @@ features:
   customer: {{kind: category, role: user}}
   product: {{kind: category, role: item, min_count: 2, oov_buckets: 3}}
   colours: {{kind: category, role: item, separator: "|"}}
-  price: {{kind: number, role: item}}
-  price_band: {{kind: buckets, column: price, buckets: 4, role: item}}
+  price: {{column: unit price, kind: number, role: item}}
+  price_band: {{kind: buckets, column: unit price, buckets: 4, role: item}}
   at: {{kind: number, role: context}}
 labels:
   bought: {{column: rating, at_least: 4}}
@@ -51,7 +51,7 @@ def write(directory: Path, customers: int = 24, each: int = 40, seed: int = 0) -
     events = directory / "events.csv"
     with events.open("w", newline="") as file:
         rows = csv.writer(file)
-        rows.writerow(["customer", "product", "title", "colours", "price", "at", "rating"])
+        rows.writerow(["customer", "product", "title", "colours", "unit price", "at", "rating"])
         for customer in range(customers):
             likes = COLOURS[customer % len(COLOURS)]
             for index, product in enumerate(rng.choice(products, each, replace=False)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import subprocess
 import sys
@@ -17,10 +18,11 @@ from tests.models.cases import CASES
 from tests.support import randomise
 from tfrec.data import evaluation_batches
 from tfrec.export import export
-from tfrec.features import Features
+from tfrec.features import Column, Features
 from tfrec.models.registry import ENTRIES
 from tfrec.runs import Run, resolve
-from tfrec.serving_inputs import columns_of_examples
+from tfrec.serving_inputs import columns_of_examples, request_name, signature_columns
+from tfrec.strict import UserError
 
 # Runs with nothing but TensorFlow and NumPy: the project cannot be imported, the rest is not.
 FRESH = """
@@ -125,7 +127,7 @@ def test_no_label_is_asked_for(shop: Path, exports: Any) -> None:
         "customer",
         "product",
         "colours",
-        "price",
+        "unit_price",
         "at",
         "bought_before_product",
         "bought_before_colours",
@@ -135,6 +137,14 @@ def test_no_label_is_asked_for(shop: Path, exports: Any) -> None:
         for e in sample(shop)
         for name in tf.train.Example.FromString(e).features.feature
     )
+
+
+def test_columns_that_requests_could_not_tell_apart_are_refused(shop: Path) -> None:
+    features = Features.load(shop)
+    two = (Column("unit price", "float32"), Column("unit-price", "float32"))
+    assert request_name(Column("2nd", "string")) == "arg_2nd"
+    with pytest.raises(UserError, match="'unit_price'"):
+        signature_columns(dataclasses.replace(features, columns=two))
 
 
 def test_warm_up_requests_can_be_answered(exports: Any) -> None:
@@ -160,7 +170,7 @@ def test_histories_of_a_request(shop: Path, exports: Any) -> None:
         "customer": tf.constant(["c1"]),
         "product": tf.constant(["p2"]),
         "colours": tf.constant(["red|blue"]),
-        "price": tf.constant([9.5]),
+        "unit_price": tf.constant([9.5]),
         "at": tf.constant([1_600_000_000], tf.int64),
     }
 

@@ -25,7 +25,8 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
         except UserError as error:
             raise click.ClickException(str(error)) from None
         except OSError as error:  # a path that cannot be read or written
-            raise click.ClickException(f"{error.filename}: {error.strerror}") from None
+            what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+            raise click.ClickException(what) from None
 
     return wrapper
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,18 +10,31 @@ import numpy as np
 import tensorflow as tf
 
 from tfrec.features import Column, Features
+from tfrec.strict import UserError
 
 MISSING: dict[str, Any] = {"string": "", "float32": float("nan")}
 
 
 def signature_columns(features: Features) -> dict[str, tf.TensorSpec]:
-    """Inputs of the `predict` signature."""
-    return {
-        column.name: tf.TensorSpec(
-            [None, None] if column.history else [None], column.dtype, column.name
-        )
-        for column in features.columns
-    }
+    """Inputs of the `predict` signature.
+
+    Raises:
+        UserError: two columns would have one name there.
+    """
+    specs: dict[str, tf.TensorSpec] = {}
+    for column in features.columns:
+        name = request_name(column)
+        if name in specs:
+            raise UserError(f"two columns are called {name!r} in requests; rename {column.name!r}")
+        shape = [None, None] if column.history else [None]
+        specs[name] = tf.TensorSpec(shape, column.dtype, name)
+    return specs
+
+
+def request_name(column: Column) -> str:
+    """A column's name in the `predict` signature: TensorFlow allows letters, digits and _."""
+    name = re.sub(r"\W", "_", column.name, flags=re.ASCII)
+    return f"arg_{name}" if name[0].isdigit() else name
 
 
 def from_examples(features: Features, examples: tf.Tensor) -> dict[str, Any]:
@@ -43,11 +57,13 @@ def from_columns(features: Features, columns: dict[str, tf.Tensor]) -> dict[str,
 
     Histories come as (batch, events); an event whose first column is "" is padding.
     """
-    raw: dict[str, Any] = dict(columns)
+    raw: dict[str, Any] = {
+        column.name: columns[request_name(column)] for column in features.columns
+    }
     for name, history in _by_history(features).items():
-        real = columns[history[0].name] != ""
+        real = raw[history[0].name] != ""
         for column in history:
-            value = columns[column.name]
+            value = raw[column.name]
             checked = _checked(tf.shape(value), tf.shape(real), column, history[0], name)
             with tf.control_dependencies([checked]):
                 raw[column.name] = tf.ragged.boolean_mask(tf.identity(value), real)
@@ -73,10 +89,11 @@ def columns_of_examples(
 ) -> dict[str, np.ndarray[Any, Any]]:
     """The same requests as arrays for the `predict` signature."""
     raw = tf.io.parse_example(tf.constant(list(examples)), example_spec(features))
-    return {
-        name: (value.to_tensor() if isinstance(value, tf.RaggedTensor) else value).numpy()
+    dense = {
+        name: value.to_tensor() if isinstance(value, tf.RaggedTensor) else value
         for name, value in raw.items()
     }
+    return {request_name(column): dense[column.name].numpy() for column in features.columns}
 
 
 def _checked(size: Any, first: Any, column: Column, mask: Column, history: str) -> Any:
