@@ -118,7 +118,7 @@ def test_damaged_newest_checkpoint_falls_back_with_a_warning(
     data.write_bytes(data.read_bytes()[:100])
     done = run(shop, nearly_done)
     assert done.returncode == 0, done.stderr
-    assert f"warning: {newest.with_suffix('')} cannot be read" in done.stdout
+    assert f"warning: checkpoint {newest.with_suffix('')} cannot be read" in done.stdout
     assert f"going on from step {_step(before)}" in done.stdout
     assert_same(nearly_done, uninterrupted)
 
