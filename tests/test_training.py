@@ -304,6 +304,19 @@ def test_damaged_checkpoint_and_metrics_are_named(moved: tuple[Path, Path]) -> N
         Run.load(run).metrics()
 
 
+def test_export_without_its_parts_of_the_data_set_is_one_clear_line(
+    moved: tuple[Path, Path],
+) -> None:
+    run, data = moved
+    (data / "transform" / "transform_fn" / "saved_model.pb").write_bytes(b"damaged")
+    with pytest.raises(UserError, match="transform_fn cannot be loaded"):
+        export(Run.load(run), Run.load(run).best_model())
+    (data / "sample.tfrecord").unlink()
+    with pytest.raises(UserError, match=r"has no sample\.tfrecord"):
+        export(Run.load(run), Run.load(run).best_model())
+    assert sorted(p.name for p in (run / "export").iterdir()) == ["1"]
+
+
 def test_one_class_in_validation_falls_back_to_the_log_loss(shop: Path, tmp_path: Path) -> None:
     trainer_run = Run(tmp_path / "run", *_configured(shop))
     trainer = Trainer(trainer_run, Console(quiet=True))

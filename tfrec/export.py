@@ -45,9 +45,12 @@ def export(run: Run, model: Model) -> Path:
     import tensorflow as tf
 
     data = Path(run.config.data)
-    if not (data / "transform").is_dir():
-        raise UserError(f"data set {data} is not there: its transform is part of every export")
     run.features.check_same_ids(Features.load(data), str(data))
+    for part in ("transform", "sample.tfrecord"):
+        if not (data / part).exists():
+            raise UserError(
+                f"data set {data} has no {part}, which every export needs; make it again"
+            )
     base = run.export_directory
     base.mkdir(parents=True, exist_ok=True)
     version = 1 + max((int(p.name) for p in base.iterdir() if p.name.isdigit()), default=0)
@@ -80,7 +83,13 @@ def _servable(run: Run, model: Model, transform_directory: str) -> tuple[Any, di
 
         def __init__(self) -> None:
             super().__init__()
-            self.transform = tf.saved_model.load(transform_directory)
+            try:
+                self.transform = tf.saved_model.load(transform_directory)
+            except Exception as error:  # every kind of damage has one of its own
+                reason = (str(error).splitlines() or ["damaged"])[0]
+                raise UserError(
+                    f"{transform_directory} cannot be loaded ({reason}); make the data set again"
+                ) from None
             self.weights = model.variables  # not the Keras object: serving needs no Keras
 
     servable = Servable()
