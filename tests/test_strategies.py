@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +52,14 @@ def one(shop: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return output
 
 
+def free_ports(count: int) -> list[int]:
+    with contextlib.ExitStack() as stack:
+        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [probe.getsockname()[1] for probe in probes]
+
+
 def assert_close(first: Path, second: Path) -> None:
     expected, found = weights(first), weights(second)
     assert expected.keys() == found.keys()
@@ -72,11 +83,7 @@ def test_mirrored_equals_one_device(shop: Path, tmp_path: Path, one: Path) -> No
 def test_two_machines_equal_one_device(shop: Path, tmp_path: Path, one: Path) -> None:
     """Two processes on this machine, each told by TF_CONFIG who it is."""
     output = tmp_path / "run"
-    ports = []
-    for _ in range(2):
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            ports.append(probe.getsockname()[1])
+    ports = free_ports(2)
     workers = []
     for index in range(2):
         cluster = {"worker": [f"127.0.0.1:{port}" for port in ports]}
@@ -98,11 +105,80 @@ def test_two_machines_equal_one_device(shop: Path, tmp_path: Path, one: Path) ->
     assert_close(one, output)
 
 
-def test_multi_worker_without_a_cluster_is_one_clear_line(monkeypatch: Any) -> None:
+# What `python -m tfrec.train` does, and the places of the tables' parts.
+TELLING = """
+import sys
+from tfrec import train, training
+
+fit = training.Trainer.fit
+def telling(trainer):
+    for part in trainer.groups["embedding"]:
+        print("part", part.name, part.shape[0], part.device.split("/")[3], flush=True)
+    return fit(trainer)
+training.Trainer.fit = telling
+train.main()
+"""
+
+
+def test_parameter_servers_hold_parts_of_the_tables_and_a_run_goes_on(
+    shop: Path, tmp_path: Path
+) -> None:
+    """A chief, two workers and two parameter servers; stopped once, and started again."""
+    output = tmp_path / "run"
+    settings = ["model.dim=4096", "model.hidden=[8]", "batch_size=50", "epochs=6"]
+    settings += ["checkpoint_steps=5", "validations_per_epoch=1"]
+    base = ["--data", str(shop), "--model", "wide_deep", "--output", str(output)]
+    base += ["--strategy", "parameter_server"]
+    base += [part for setting in settings for part in ("--set", setting)]
+
+    def start() -> list[subprocess.Popen[str]]:
+        ports = iter(free_ports(5))
+        jobs = {"chief": 1, "worker": 2, "ps": 2}
+        cluster = {
+            job: [f"127.0.0.1:{next(ports)}" for _ in range(count)] for job, count in jobs.items()
+        }
+        return [
+            subprocess.Popen(
+                [sys.executable, *(["-c", TELLING] if job == "chief" else ["-m", "tfrec.train"])]
+                + base,
+                env={**os.environ, "TF_CONFIG": json.dumps(config)},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            for job, count in jobs.items()
+            for index in range(count)
+            for config in [{"cluster": cluster, "task": {"type": job, "index": index}}]
+        ]
+
+    chief, *others = start()
+    while chief.poll() is None and not list((output / "checkpoints/last").glob("*.index")):
+        time.sleep(0.05)
+    chief.send_signal(signal.SIGTERM)
+    printed, errors = chief.communicate()
+    assert "interrupted after step" in printed, errors
+    assert [other.wait() for other in others] == [0] * 4
+    parts = [line.split()[1:] for line in printed.splitlines() if line.startswith("part")]
+    product = [(rows, place) for name, rows, place in parts if "table_product/table/part" in name]
+    assert {place for _, place in product} == {"task:0", "task:1"}, parts
+
+    chief, *others = start()
+    printed, errors = chief.communicate()
+    assert chief.returncode == 0, errors
+    assert "going on from step" in printed
+    assert [other.wait() for other in others] == [0] * 4
+    metrics = json.loads((output / "metrics.json").read_text())
+    assert metrics["best"]["metrics"]["bought"]["auc"] > 0.6
+    assert metrics["history"][-1]["epoch"] == 6
+    assert (output / "export" / "1" / "saved_model.pb").is_file()
+
+
+@pytest.mark.parametrize("strategy", ["multi_worker", "parameter_server"])
+def test_without_a_cluster_there_is_one_clear_line(monkeypatch: Any, strategy: str) -> None:
     for wrong in ("", "{}", '{"cluster": {"worker": []}, "task": {"index": 0}}'):
         monkeypatch.setenv("TF_CONFIG", wrong)
-        with pytest.raises(UserError, match="multi_worker needs TF_CONFIG"):
-            make_strategy("multi_worker")
+        with pytest.raises(UserError, match=f"{strategy} needs TF_CONFIG"):
+            make_strategy(strategy)
 
 
 def test_auto_is_one_device_without_several_gpus() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any, Literal, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 import yaml
 from pydantic import (
@@ -29,7 +29,9 @@ Activation = Literal[
     "swish", "tanh",
 ]  # fmt: skip
 
-STRATEGIES = ("auto", "one", "mirrored", "multi_worker")
+STRATEGIES = ("auto", "one", "mirrored", "multi_worker", "parameter_server")
+Precision = Literal["float32", "mixed_bfloat16", "mixed_float16"]
+PRECISIONS = get_args(Precision)
 
 
 class ScheduleConfig(Strict):
@@ -180,7 +182,7 @@ class TrainConfig(Strict):
     embedding_l2: NonNegativeFloat = 0.0
     checkpoint_steps: PositiveInt = 1000
     deterministic: bool = False
-    precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
+    precision: Precision = "float32"
     jit: bool = False
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
 

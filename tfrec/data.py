@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -40,29 +41,37 @@ def training_batches(
     features: Features,
     batch_size: int,
     seed: int,
-    epoch: int,
+    epochs: range,
     skip: int = 0,
+    workers: int = 1,
+    worker: Any = 0,
 ) -> tf.data.Dataset:
-    """Shuffled batches of the training split, one pass.
+    """Shuffled batches of the training split, pass after pass.
 
     Args:
         directory: of the data set.
         features: whose tasks are wanted.
-        batch_size: examples of a batch; the last one may be smaller.
-        seed, epoch: decide the order, and nothing else does.
+        batch_size: examples of a batch; the last one of a pass may be smaller.
+        seed: decides the order, with the number of the pass, and nothing else does.
+        epochs: numbers of the passes.
         skip: batches that were done before an interruption; they are read, not parsed.
+        workers, worker: keep the batches of one of several workers.
 
     Yields:
         (inputs by name, labels by task, weights (batch,)).
     """
-    seed = hash((seed, epoch)) % 2**31  # of integers: the same in every process
-    names = tf.data.Dataset.from_tensor_slices(files(directory, "train"))
-    names = names.shuffle(10_000, seed=seed)
-    records = names.interleave(
-        tf.data.TFRecordDataset, cycle_length=FILES_AT_ONCE, num_parallel_calls=tf.data.AUTOTUNE
-    )
-    records = records.shuffle(SHUFFLE_ROWS, seed=seed)
-    return _parsed(records, features, batch_size, keys=False, skip=skip)
+    names = files(directory, "train")
+
+    def one_pass(epoch: int) -> tf.data.Dataset:
+        order = hash((seed, epoch)) % 2**31  # of integers: the same in every process
+        records = tf.data.Dataset.from_tensor_slices(names).shuffle(10_000, seed=order)
+        records = records.interleave(
+            tf.data.TFRecordDataset, cycle_length=FILES_AT_ONCE, num_parallel_calls=tf.data.AUTOTUNE
+        )
+        return records.shuffle(SHUFFLE_ROWS, seed=order).batch(batch_size)
+
+    batches = functools.reduce(tf.data.Dataset.concatenate, map(one_pass, epochs))
+    return _parsed(batches.skip(skip).shard(workers, worker), features, keys=False)
 
 
 def evaluation_batches(
@@ -74,12 +83,10 @@ def evaluation_batches(
         (inputs by name, labels by task, weights (batch,), raw keys `user` and `item` (batch,)).
     """
     records = tf.data.TFRecordDataset(files(directory, split))
-    return _parsed(records, features, batch_size, keys=True)
+    return _parsed(records.batch(batch_size), features, keys=True)
 
 
-def _parsed(
-    records: tf.data.Dataset, features: Features, batch_size: int, keys: bool, skip: int = 0
-) -> tf.data.Dataset:
+def _parsed(batches: tf.data.Dataset, features: Features, keys: bool) -> tf.data.Dataset:
     spec = stored_spec(features)
 
     def parse(examples: tf.Tensor) -> Any:
@@ -99,7 +106,6 @@ def _parsed(
             {"user": values.get(USER_KEY, nobody), "item": values.get(ITEM_KEY, nobody)},
         )
 
-    batches = records.batch(batch_size).skip(skip)
     return batches.map(parse, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
 
 

@@ -117,7 +117,7 @@ class Run:
         from tfrec.checkpoints import Checkpoints
 
         model = self.build_model()
-        best = Checkpoints(self.checkpoints / "best", weights=model.variables)
+        best = Checkpoints(self.checkpoints / "best", layers=model.layers)
         if not best.steps():
             raise UserError(f"{self.directory} has no checkpoint: its training did not get so far")
         try:

@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from tfrec.cli import command, quiet_import
-from tfrec.config import STRATEGIES, from_assignments, merge
+from tfrec.config import PRECISIONS, STRATEGIES, from_assignments, merge
 from tfrec.strict import UserError, read_yaml
 
 
@@ -36,6 +36,9 @@ from tfrec.strict import UserError, read_yaml
     type=click.Choice(STRATEGIES),
     help="Devices and machines; auto is mirrored where there are several GPUs.",
 )
+@click.option("--precision", type=click.Choice(PRECISIONS), help="Of computation.")
+@click.option("--deterministic", is_flag=True, help="Two runs of one seed are equal bit for bit.")
+@click.option("--jit", is_flag=True, help="Compile the step by XLA.")
 @click.option("--overwrite", is_flag=True, help="Replace a run that is there already.")
 @click.option("--no-export", is_flag=True, help="Do not write a SavedModel at the end.")
 @command
@@ -47,6 +50,9 @@ def main(
     assignments: tuple[str, ...],
     seed: int | None,
     strategy: str,
+    precision: str | None,
+    deterministic: bool,
+    jit: bool,
     overwrite: bool,
     no_export: bool,
 ) -> None:
@@ -56,7 +62,14 @@ def main(
         raise UserError(f"{config}: expected a mapping of keys")
     if isinstance(values.get("model"), str):
         values = {**values, "model": {"id": values["model"]}}
-    flags = {"data": data, "model": {"id": model} if model else None, "seed": seed}
+    flags = {
+        "data": data,
+        "model": {"id": model} if model else None,
+        "seed": seed,
+        "precision": precision,
+        "deterministic": deterministic or None,
+        "jit": jit or None,
+    }
     values = merge(values, {key: value for key, value in flags.items() if value is not None})
     values = merge(values, from_assignments(list(assignments)))
     for key, flag in (("data", "--data"), ("model", "--model")):
@@ -106,10 +119,12 @@ def train(
         from tfrec import export as exports
         from tfrec.evaluation import Evaluator, baselines, table
         from tfrec.runs import METRICS, Run, resolve
-        from tfrec.strategies import is_chief, make_strategy
+        from tfrec.strategies import is_chief, make_strategy, serve
         from tfrec.training import Interrupted, Trainer
     from rich.console import Console
 
+    if serve(strategy):
+        return {}
     devices = make_strategy(strategy)  # a cluster has to be joined before anything else
     config, features = resolve(values, where)
     chief = is_chief(devices)

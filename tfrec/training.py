@@ -22,7 +22,7 @@ from tfrec.data import broken_file, training_batches
 from tfrec.evaluation import Evaluator
 from tfrec.optimizers import composite, create_slots
 from tfrec.runs import Run
-from tfrec.strategies import distributed, is_chief
+from tfrec.strategies import coordinator, dealt, distributed, is_chief
 from tfrec.strict import UserError
 
 SHOWN_STEPS = 20
@@ -120,9 +120,11 @@ class Trainer:
             position=self.position.variable,
             rate_scale=self.rate_scale,
         )
-        self.best = Checkpoints(run.checkpoints / "best", 2, chief, weights=self.model.variables)
+        self.best = Checkpoints(run.checkpoints / "best", 2, chief, layers=self.model.layers)
+        self.coordinator = self.model._cluster_coordinator = coordinator(self.strategy)
         self.validating = "validation" in run.features.counts
         self.signal = 0
+        self._dealt: Any = None
 
     @property
     def step(self) -> int:
@@ -202,29 +204,22 @@ class Trainer:
     def _epoch(self) -> None:
         """What is left of a pass over the data."""
         config, position = self.config, self.position
-        batches = training_batches(
-            config.data,
-            self.run.features,
-            config.batch_size,
-            config.seed,
-            position.epoch,
-            position.step_in_epoch,
-        )
-        iterator = iter(distributed(self.strategy, batches))
+        iterator = self._iterator()
         train = self.model.make_train_function()
         parts = config.validations_per_epoch
         due = {math.ceil(self.steps_per_epoch * (i + 1) / parts) for i in range(parts)}
         started = time.perf_counter()
         while position.step_in_epoch < self.steps_per_epoch:
-            logs = self._step(train, iterator)
+            self._step(train, iterator)
             done = position.step_in_epoch
             last_of_epoch = done == self.steps_per_epoch
             if done % SHOWN_STEPS == 0:
-                self._show(float(logs["loss"]), self._rate(started))
+                self._show(self._loss(), self._rate(started))
             if done in due or self.step % config.checkpoint_steps == 0 or self.signal:
+                loss = self._loss()
                 position.seconds += time.perf_counter() - started
                 if done in due:
-                    self._validate(float(logs["loss"]))
+                    self._validate(loss)
                 if last_of_epoch:
                     position.epoch, position.step_in_epoch = position.epoch + 1, 0
                 position.store()
@@ -237,10 +232,49 @@ class Trainer:
                 if last_of_epoch or self._patience_is_over():
                     return
 
-    def _step(self, train: Any, iterator: Any) -> dict[str, tf.Tensor]:
+    def _iterator(self) -> Any:
+        """Over the rest of the pass; where workers take steps as they can, over all to come."""
         position = self.position
+
+        def batches(passes: int, *workers: Any) -> tf.data.Dataset:
+            return training_batches(
+                self.config.data,
+                self.run.features,
+                self.config.batch_size,
+                self.config.seed,
+                range(position.epoch, position.epoch + passes),
+                position.step_in_epoch,
+                *workers,
+            )
+
+        if self.coordinator is None:
+            return iter(distributed(self.strategy, batches(1)))
+        if self._dealt is None:
+            passes = self.config.epochs - position.epoch
+            # A worker may take more than its share of the steps.
+            self._dealt = iter(dealt(self.coordinator, lambda *w: batches(passes, *w).repeat()))
+        return self._dealt
+
+    def _step(self, train: Any, iterator: Any) -> None:
+        position = self.position
+        with self._failures():
+            train(iterator)
+        rows = self.rows - position.step_in_epoch * self.config.batch_size
+        position.examples += min(self.config.batch_size, rows)
+        position.step_in_epoch += 1
+
+    def _loss(self) -> float:
+        """Mean since the last validation, once all steps that were handed out are done."""
+        if self.coordinator:
+            with self._failures():
+                self.coordinator.join()
+        return float(self.model.loss_tracker.result())
+
+    @contextlib.contextmanager
+    def _failures(self) -> Iterator[None]:
+        """Turns what may fail in a step into a clear line."""
         try:
-            logs = train(iterator)
+            yield
         except (tf.errors.DataLossError, tf.errors.OutOfRangeError) as error:
             raise broken_file(self.config.data, error) from None
         except tf.errors.InvalidArgumentError as error:
@@ -251,10 +285,6 @@ class Trainer:
                 f"step {self.step + 1}: {found.group(1)} is not finite; the last good checkpoint "
                 "stays: lower the learning rate, set clip_norm, or look at the data"
             ) from None
-        rows = self.rows - position.step_in_epoch * self.config.batch_size
-        position.examples += min(self.config.batch_size, rows)
-        position.step_in_epoch += 1
-        return logs
 
     @contextlib.contextmanager
     def _signals(self) -> Iterator[None]:
