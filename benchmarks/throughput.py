@@ -1,6 +1,6 @@
 """Examples per second of training, by size of the tables, from memory and from TFRecords.
 
-    python benchmarks/throughput.py --model deepfm --rows 1000000 --rows 10000000
+    python benchmarks/throughput.py --rows 1000000 --rows 10000000 --rounds 3 --against PYTHON
 
 The work: 26 categories with ids by Zipf's law and 13 numbers, embeddings of 16, an MLP of 256 and
 128, batches of 4,096; `rows` are those of all tables together. Every measurement is a process of
@@ -9,7 +9,6 @@ its own, so that its peak memory is its own.
 
 from __future__ import annotations
 
-import itertools
 import json
 import resource
 import subprocess
@@ -33,7 +32,15 @@ SETTINGS = {"dim": 16, "hidden": [256, 128], "dropout": 0.0}
 @click.option("--rows", multiple=True, type=int, default=(1_000_000,), show_default=True)
 @click.option("--source", "sources", multiple=True, default=("memory", "tfrecord"))
 @click.option("--optimizer", default="row_sparse_adam", show_default=True, help="Of the tables.")
+@click.option("--precision", default="float32", show_default=True)
+@click.option("--jit", is_flag=True, help="Compile the step by XLA.")
 @click.option("--seconds", default=20.0, show_default=True, help="Measured, after a warm-up.")
+@click.option("--rounds", default=1, show_default=True, help="Of which the median is shown.")
+@click.option(
+    "--against",
+    metavar="PYTHON",
+    help="Another environment's Python, with torch-rechub or DeepCTR: the same there, in turn.",
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 @click.option("--measure", is_flag=True, hidden=True)
 def main(
@@ -41,46 +48,91 @@ def main(
     rows: tuple[int, ...],
     sources: tuple[str, ...],
     optimizer: str,
+    precision: str,
+    jit: bool,
     seconds: float,
+    rounds: int,
+    against: str | None,
     as_json: bool,
     measure: bool,
 ) -> None:
     """Measure the throughput of training."""
     if measure:
-        click.echo(json.dumps(_measure(model, rows[0], sources[0], optimizer, seconds)))
+        found = _measure(model, rows[0], sources[0], optimizer, precision, jit, seconds)
+        click.echo(json.dumps(found))
         return
+    if against and model != "deepfm":
+        raise click.UsageError("--against has deepfm only")
     if not as_json:
         click.echo("| model | optimizer | rows | source | examples/s | peak memory |")
         click.echo("| --- | --- | --- | --- | --- | --- |")
-    for size, source in itertools.product(rows, sources):
-        command = [sys.executable, __file__, "--measure", "--model", model, "--rows", str(size)]
-        command += ["--source", source, "--optimizer", optimizer, "--seconds", str(seconds)]
-        done = subprocess.run(command, capture_output=True, text=True)
-        if done.returncode:
-            raise click.ClickException(done.stderr.strip().splitlines()[-1])
-        found = json.loads(done.stdout.strip().splitlines()[-1])
-        if as_json:
-            click.echo(json.dumps(found))
-        else:
-            click.echo(
-                f"| `{model}` | {optimizer} | {size:,} | {source} | "
-                f"{found['examples_per_second']:,.0f} | "
-                f"{found['peak_memory_bytes'] / 2**30:.2f} GiB |"
-            )
+    own = [sys.executable, __file__, "--measure", "--model", model, "--optimizer", optimizer]
+    own += ["--precision", precision, "--seconds", str(seconds), *(["--jit"] if jit else [])]
+    for size in rows:
+        runs = {source: [*own, "--rows", str(size), "--source", source] for source in sources}
+        with tempfile.TemporaryDirectory() as place:
+            if against:
+                runs["memory, theirs"] = [against, *_peer(size, seconds, place)]
+            found = [(source, _run(runs[source])) for _ in range(rounds) for source in runs]
+        rates = {}
+        for source in runs:
+            ours = sorted((f for s, f in found if s == source), key=_rate)
+            middle = ours[len(ours) // 2]
+            rates[source] = _rate(middle)
+            if as_json:
+                values = {"model": model, "rows": size, "source": source, **middle}
+                click.echo(json.dumps(values))
+            else:
+                click.echo(
+                    f"| `{middle.get('package', model)}` | "
+                    f"{'adam' if 'package' in middle else optimizer} | {size:,} | {source} | "
+                    f"{_rate(middle):,.0f} | {middle['peak_memory_bytes'] / 2**30:.2f} GiB |"
+                )
+        if against:
+            for source in sources:
+                ratio = rates[source] / rates["memory, theirs"]
+                click.echo(f"{size:,} rows, {source}: {ratio:.2f} times the other", err=as_json)
 
 
-def _measure(model: str, rows: int, source: str, optimizer: str, seconds: float) -> dict[str, Any]:
+def _rate(found: dict[str, Any]) -> float:
+    return found["examples_per_second"]
+
+
+def _run(command: list[str]) -> dict[str, Any]:
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise click.ClickException((done.stderr.strip().splitlines() or ["killed"])[-1])
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def _peer(rows: int, seconds: float, place: str) -> list[str]:
+    """Arguments for the other environment's Python."""
+    arrays = {name: a.reshape(STORED_BATCHES, BATCH) for name, a in _arrays(rows).items()}
+    np.savez(f"{place}/arrays.npz", **arrays)
+    work = {
+        "rows": rows, "categories": CATEGORIES, "numbers": NUMBERS, "dim": SETTINGS["dim"],
+        "hidden": SETTINGS["hidden"], "arrays": f"{place}/arrays.npz", "batches": STORED_BATCHES,
+        "batch": BATCH, "warm_up": 3, "seconds": seconds,
+    }  # fmt: skip
+    return [str(Path(__file__).parent / "peer.py"), json.dumps(work)]
+
+
+def _measure(
+    model: str, rows: int, source: str, optimizer: str, precision: str, jit: bool, seconds: float
+) -> dict[str, Any]:
     import tensorflow as tf
+    import tf_keras as keras
 
     from tfrec.config import OptimizersConfig
     from tfrec.models.registry import find
     from tfrec.optimizers import composite
 
+    keras.mixed_precision.set_global_policy(precision)
     features = _features(rows)
     arrays = _arrays(rows)
     built = find(model).load()(features, **SETTINGS)
     configs = OptimizersConfig.parse({"embedding": {"name": optimizer}}, "benchmark")
-    built.compile(composite(built.groups(), dict(configs)))
+    built.compile(composite(built.groups(), dict(configs)), jit_compile=jit or None)
     with tempfile.TemporaryDirectory() as place:
         batches = _from_memory(arrays) if source == "memory" else _stored(arrays, features, place)
         train = built.make_train_function()
@@ -93,9 +145,6 @@ def _measure(model: str, rows: int, source: str, optimizer: str, seconds: float)
             steps += 1
         elapsed = time.perf_counter() - started
     return {
-        "model": model,
-        "rows": rows,
-        "source": source,
         "examples_per_second": round(steps * BATCH / elapsed),
         "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
     }

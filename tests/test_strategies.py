@@ -106,8 +106,9 @@ def test_two_machines_equal_one_device(shop: Path, tmp_path: Path, one: Path) ->
 
 
 # What `python -m tfrec.train` does, and the places of the tables' parts.
-TELLING = """
-import sys
+TELLING = [
+    "-c",
+    """
 from tfrec import train, training
 
 fit = training.Trainer.fit
@@ -117,7 +118,8 @@ def telling(trainer):
     return fit(trainer)
 training.Trainer.fit = telling
 train.main()
-"""
+""",
+]
 
 
 def test_parameter_servers_hold_parts_of_the_tables_and_a_run_goes_on(
@@ -139,8 +141,7 @@ def test_parameter_servers_hold_parts_of_the_tables_and_a_run_goes_on(
         }
         return [
             subprocess.Popen(
-                [sys.executable, *(["-c", TELLING] if job == "chief" else ["-m", "tfrec.train"])]
-                + base,
+                [sys.executable, *(TELLING if job == "chief" else ["-m", "tfrec.train"]), *base],
                 env={**os.environ, "TF_CONFIG": json.dumps(config)},
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,

@@ -13,7 +13,11 @@ import tensorflow as tf
 from tfrec.features import FILE_NAME, ITEM_KEY, LABEL_PREFIX, USER_KEY, WEIGHT, Feature, Features
 from tfrec.strict import UserError
 
-SHUFFLE_ROWS = 100_000
+# Records go from file to batch as blocks and are shuffled a window at a time: an element of a
+# tf.data pipeline costs microseconds, whatever it holds, so that one per record would cost more
+# than its training.
+BLOCK_ROWS = 256
+WINDOW_ROWS = 100_000
 FILES_AT_ONCE = 4
 
 Batch = tuple[dict[str, tf.Tensor], dict[str, tf.Tensor], tf.Tensor]
@@ -64,11 +68,17 @@ def training_batches(
 
     def one_pass(epoch: int) -> tf.data.Dataset:
         order = hash((seed, epoch)) % 2**31  # of integers: the same in every process
-        records = tf.data.Dataset.from_tensor_slices(names).shuffle(10_000, seed=order)
-        records = records.interleave(
-            tf.data.TFRecordDataset, cycle_length=FILES_AT_ONCE, num_parallel_calls=tf.data.AUTOTUNE
+        files_in_order = tf.data.Dataset.from_tensor_slices(names).shuffle(10_000, seed=order)
+        blocks = files_in_order.interleave(
+            lambda name: tf.data.TFRecordDataset(name).batch(BLOCK_ROWS),
+            cycle_length=FILES_AT_ONCE,
+            num_parallel_calls=tf.data.AUTOTUNE,
         )
-        return records.shuffle(SHUFFLE_ROWS, seed=order).batch(batch_size)
+        windows = blocks.rebatch(WINDOW_ROWS).enumerate()
+        shuffled = windows.map(
+            lambda index, records: tf.random.experimental.stateless_shuffle(records, [order, index])
+        )
+        return shuffled.prefetch(1).rebatch(batch_size)
 
     batches = functools.reduce(tf.data.Dataset.concatenate, map(one_pass, epochs))
     return _parsed(batches.skip(skip).shard(workers, worker), features, keys=False)

@@ -1,9 +1,10 @@
 """`python -m tfrec.export`: a SavedModel with the preprocessing inside, for TF Serving.
 
-Signatures, both without labels and both giving the served value of every task by name:
+Signatures, without labels; the first two give the served value of every task by name:
 
 - `serving_default`: `examples`, serialized tf.Examples (batch,) of raw columns;
-- `predict`: raw columns by name, (batch,), or (batch, events) for a history's, padded with "".
+- `predict`: raw columns by name, (batch,), or (batch, events) for a history's, padded with "";
+- `explain`, of models with attention: the columns of `predict` → the attention weights.
 """
 
 from __future__ import annotations
@@ -74,6 +75,7 @@ def export(run: Run, model: Model) -> Path:
 def _servable(run: Run, model: Model, transform_directory: str) -> tuple[Any, dict[str, Any]]:
     import tensorflow as tf
 
+    from tfrec.models.base import Model
     from tfrec.serving_inputs import from_columns, from_examples, signature_columns
 
     features = run.features
@@ -94,11 +96,13 @@ def _servable(run: Run, model: Model, transform_directory: str) -> tuple[Any, di
 
     servable = Servable()
 
-    def scores(raw: dict[str, Any]) -> dict[str, tf.Tensor]:
+    def inputs_of(raw: dict[str, Any]) -> dict[str, tf.Tensor]:
         from tfrec.data import pad
 
-        inputs = pad(features, servable.transform.transform_fn(raw))
-        return model.probabilities(model(inputs, training=False))
+        return pad(features, servable.transform.transform_fn(raw))
+
+    def scores(raw: dict[str, Any]) -> dict[str, tf.Tensor]:
+        return model.served(model(inputs_of(raw), training=False))
 
     @tf.function(autograph=False)
     def serving_default(examples: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -108,12 +112,19 @@ def _servable(run: Run, model: Model, transform_directory: str) -> tuple[Any, di
     def predict(**columns: tf.Tensor) -> dict[str, tf.Tensor]:
         return scores(from_columns(features, columns))
 
-    return servable, {
+    @tf.function(autograph=False)
+    def explain(**columns: tf.Tensor) -> dict[str, tf.Tensor]:
+        return model.explain(inputs_of(from_columns(features, columns)))
+
+    signatures = {
         "serving_default": serving_default.get_concrete_function(
             examples=tf.TensorSpec([None], tf.string, "examples")
         ),
         "predict": predict.get_concrete_function(**signature_columns(features)),
     }
+    if type(model).explain is not Model.explain:
+        signatures["explain"] = explain.get_concrete_function(**signature_columns(features))
+    return servable, signatures
 
 
 def _warm_up(run: Run, sample: str) -> Iterator[bytes]:

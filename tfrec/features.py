@@ -161,6 +161,12 @@ class Features:
         """Fields with a number."""
         return tuple(f for f in self.features if f.kind == "number")
 
+    @property
+    def candidates(self) -> tuple[Feature, ...]:
+        """Categories of the candidate item that a history repeats."""
+        mirrored = {f.mirrors for history in self.histories for f in history.features}
+        return tuple(f for f in self.categories if f.name in mirrored)
+
     def of_role(self, role: Role) -> tuple[Feature, ...]:
         """Fields that describe the user, the item or the context."""
         return tuple(f for f in self.features if f.role == role)

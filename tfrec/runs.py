@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import shutil
 from collections.abc import Iterator
@@ -189,6 +190,19 @@ def resolve(values: dict[str, Any], where: str) -> tuple[TrainConfig, Features]:
             "model": config.model.model_copy(update=hyperparameters),
         }
     ), features
+
+
+def first_step(config: TrainConfig, first: str) -> dict[str, Any]:
+    """Configuration of the model that another one begins from: the same, as far as it knows it.
+
+    Args:
+        config: of the whole run.
+        first: id of that model.
+    """
+    known = inspect.signature(find(first).load().__init__).parameters
+    hyperparameters = config.model.hyperparameters.items()
+    model = {"id": first, **{name: value for name, value in hyperparameters if name in known}}
+    return {**config.model_dump(mode="json"), "model": model}
 
 
 def _differences(old: dict[str, Any], new: dict[str, Any], path: str = "") -> Iterator[str]:

@@ -7,13 +7,16 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from tfrec.cli import command, quiet_import
 from tfrec.config import PRECISIONS, STRATEGIES, from_assignments, merge
 from tfrec.strict import UserError, read_yaml
+
+if TYPE_CHECKING:
+    import tensorflow as tf
 
 
 @click.command()
@@ -90,7 +93,7 @@ def train(
     output: Path,
     where: str = "configuration",
     *,
-    strategy: str = "auto",
+    strategy: str | tf.distribute.Strategy = "auto",
     overwrite: bool = False,
     export: bool = True,
     watch: Callable[[int, float], None] | None = None,
@@ -101,7 +104,7 @@ def train(
         values: configuration, as from YAML; what is missing comes from the model's defaults.
         output: run directory to make.
         where: what `values` are called in messages.
-        strategy: devices and machines, see `tfrec.strategies`.
+        strategy: devices and machines, see `tfrec.strategies`, or its name.
         overwrite: replaces a run that is there already.
         export: writes a SavedModel at the end.
         watch: is told the step and the score (higher is better) of every validation; what it
@@ -118,14 +121,16 @@ def train(
 
         from tfrec import export as exports
         from tfrec.evaluation import Evaluator, baselines, table
-        from tfrec.runs import METRICS, Run, resolve
+        from tfrec.runs import METRICS, Run, first_step, resolve
         from tfrec.strategies import is_chief, make_strategy, serve
         from tfrec.training import Interrupted, Trainer
     from rich.console import Console
 
-    if serve(strategy):
+    if isinstance(strategy, str) and serve(strategy):
         return {}
-    devices = make_strategy(strategy)  # a cluster has to be joined before anything else
+    if isinstance(strategy, str):
+        strategy = make_strategy(strategy)  # a cluster has to be joined before anything else
+    devices = strategy
     config, features = resolve(values, where)
     chief = is_chief(devices)
     console = Console(quiet=not chief)
@@ -142,6 +147,12 @@ def train(
     step = trainer.resume()
     if step is not None:
         console.print(f"going on from step {step}", highlight=False)
+    elif trainer.model.pretrained:
+        first = first_step(config, trainer.model.pretrained)
+        directory = output / trainer.model.pretrained
+        console.print(f"first {trainer.model.pretrained}, in {directory}", highlight=False)
+        train(first, directory, where, strategy=devices, export=False)
+        trainer.model.begin_from(Run.load(directory).best_model())
     try:
         best = trainer.fit()
     except Interrupted as interruption:

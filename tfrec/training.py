@@ -9,7 +9,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import tensorflow as tf
@@ -42,12 +42,14 @@ class Validation:
         epoch: passes over the data done, as a fraction.
         loss: mean training loss since the last validation.
         metrics: by task.
+        auxiliary: means of the model's auxiliary losses, by name.
     """
 
     step: int
     epoch: float
     loss: float
     metrics: dict[str, dict[str, float | None]]
+    auxiliary: dict[str, float] = field(default_factory=dict)
 
 
 class Interrupted(Exception):  # noqa: N818 - it is no error
@@ -311,17 +313,20 @@ class Trainer:
         self.line.show(self.step, text + (f"  best {_shown(best.metrics)}" if best else ""))
 
     def _validate(self, loss: float) -> None:
-        self.model.loss_tracker.reset_state()
+        auxiliary = {t.name: float(t.result()) for t in self.model.auxiliary_trackers}
+        self.model.reset_metrics()
         metrics = self.evaluator.evaluate(self.model) if self.evaluator else {}
         epoch = self.step / self.steps_per_epoch
-        newest = Validation(self.step, round(epoch, 3), loss, metrics)
+        newest = Validation(self.step, round(epoch, 3), loss, metrics, auxiliary)
         self.position.history.append(asdict(newest))
         if metrics and self._best() == newest:
             self.best.save(self.step)
         self._lower_rates()
         self._write_summaries(newest)
         self.console.print(
-            f"epoch {epoch:.2f}  loss {loss:.4f}  {_shown(metrics)}  "
+            f"epoch {epoch:.2f}  loss {loss:.4f}  "
+            + "".join(f"{name} {value:.4f}  " for name, value in auxiliary.items())
+            + f"{_shown(metrics)}  "
             f"{self.examples_per_second:,.0f} examples/s",
             highlight=False,
             soft_wrap=True,
@@ -339,6 +344,8 @@ class Trainer:
         with self.writer.as_default(newest.step):
             tf.summary.scalar("train/loss", newest.loss)
             tf.summary.scalar("train/rate_scale", self.rate_scale)
+            for name, mean in newest.auxiliary.items():
+                tf.summary.scalar(f"train/{name}", mean)
             for task, values in newest.metrics.items():
                 for name, value in values.items():
                     if value is not None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from tests.models import reference
-from tests.models.planted import Planted, additive, history_match, interaction
+from tests.models.case import Case
+from tests.models.history_cases import HISTORY_CASES
+from tests.models.planted import additive, history_match, interaction
 from tests.support import Arrays
 
 
@@ -49,26 +49,6 @@ def din(model: Any, inputs: Arrays) -> Any:
     return reference.mlp(model.mlp, np.concatenate([fields, pooled], axis=1))[:, 0]
 
 
-@dataclass(frozen=True)
-class Case:
-    """One model.
-
-    Attributes:
-        hyperparameters: small, and without randomness in training.
-        equation: NumPy logits of (model, inputs).
-        planted: structure that the model must find.
-        beats: (id, hyperparameters) of a model without the mechanism, which must not find it.
-        history: whether it reads histories.
-    """
-
-    hyperparameters: dict[str, Any]
-    equation: Callable[[Any, Arrays], Any]
-    planted: Callable[[int], Planted]
-    beats: tuple[str, dict[str, Any]] | None
-    history: bool = False
-    variants: tuple[dict[str, Any], ...] = field(default=())
-
-
 _DEEP: dict[str, Any] = {"dim": 4, "hidden": [8], "dropout": 0.0}
 
 CASES: dict[str, Case] = {
@@ -84,4 +64,5 @@ CASES: dict[str, Case] = {
         history=True,
         variants=({"softmax": True}, {"activation": "relu"}),
     ),
+    **HISTORY_CASES,
 }

@@ -35,11 +35,11 @@ def mean_of_real(rows: Array, ids: Array) -> Array:
 def linear(layer: Any, inputs: dict[str, Array]) -> Array:
     """w0 + Σ w_i x_i, feature by feature."""
     total = np.full(len(inputs["user"]), float(layer.bias.numpy()))
-    for name, variable in layer.one_hot_weights.items():
+    for name, variable in layer.terms.one_hot_weights.items():
         rows = looked_up(variable.numpy(), inputs[name])
         total += (mean_of_real(rows, inputs[name]) if inputs[name].ndim == 2 else rows)[:, 0]
     for index, name in enumerate(("age", "price")):
-        total += layer.number_weights.numpy()[index, 0] * inputs[name]
+        total += layer.terms.number_weights.numpy()[index, 0] * inputs[name]
     return total
 
 
@@ -58,7 +58,7 @@ def vectors(layer: Any, inputs: dict[str, Array]) -> dict[str, Array]:
 
 def field_matrix(layer: Any, inputs: dict[str, Array]) -> Array:
     """x_i v_i of user, item, tags, age, price: (batch, 5, dim)."""
-    embedded = vectors(layer, inputs)
+    embedded = vectors(layer.categories, inputs)
     numbers = layer.number_vectors.numpy()
     rows = [embedded[name] for name in ("user", "item", "tags")]
     rows += [inputs[name][:, np.newaxis] * numbers[i] for i, name in enumerate(("age", "price"))]

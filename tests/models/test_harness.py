@@ -11,7 +11,8 @@ import tensorflow as tf
 import tf_keras as keras
 from sklearn.metrics import roc_auc_score
 
-from tests.models.cases import CASES, Case
+from tests.models.case import Case
+from tests.models.cases import CASES
 from tests.models.planted import Planted
 from tests.support import FEATURES, batch, randomise, tensors, training_data
 from tfrec.config import OptimizersConfig

@@ -54,43 +54,30 @@ class Embeddings(keras.layers.Layer):
         features: of the data set.
         dim: length of every vector.
         histories: histories that are embedded too.
-        numbers: whether a number x has a vector too, x · v.
+        fields: categories that are embedded; all unless given.
         stddev: of the initial vectors.
 
     Call: dict of inputs → dict of vectors by feature name, (batch, dim) for a category (the mean
-    of its values where it may have many) or a number, (batch, events, dim) for a history's
-    category.
+    of its values where it may have many), (batch, events, dim) for a history's category.
     """
-
-    optimizer_group = "embedding"
 
     def __init__(
         self,
         features: Features,
         dim: int,
         histories: tuple[History, ...] = (),
-        numbers: bool = False,
+        fields: tuple[Feature, ...] | None = None,
         stddev: float = 0.01,
         **kwargs,
     ) -> None:
         super().__init__(**kwargs)
         steps = [f for history in histories for f in history.features if f.kind == "category"]
-        self.embedded: tuple[Feature, ...] = (*features.categories, *steps)
+        fields = features.categories if fields is None else fields
+        self.embedded: tuple[Feature, ...] = (*fields, *steps)
         self.tables = {
             name: Embedding(features.table(name).size, dim, stddev, name=f"table_{name}")
             for name in dict.fromkeys(feature.table for feature in self.embedded)
         }
-        self.numbers = features.numbers if numbers else ()
-        self.dim, self.stddev = dim, stddev
-
-    def build(self, input_shape) -> None:
-        if self.numbers:
-            self.number_vectors = self.add_weight(
-                name="number_vectors",
-                shape=(len(self.numbers), self.dim),
-                initializer=keras.initializers.RandomNormal(stddev=self.stddev),
-            )
-        super().build(input_shape)
 
     def call(self, inputs: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         vectors = {}
@@ -98,10 +85,68 @@ class Embeddings(keras.layers.Layer):
             ids = inputs[feature.name]
             vector = self.tables[feature.table](ids)
             vectors[feature.name] = mean_of_values(vector, ids) if feature.length else vector
-        for index, number in enumerate(self.numbers):
-            value = tf.cast(inputs[number.name], self.compute_dtype)[:, tf.newaxis]
-            vectors[number.name] = value * self.number_vectors[index]
         return vectors
+
+
+class FieldEmbeddings(keras.layers.Layer):
+    """The vectors x_i v_i of all fields of an example: numbers have a vector too.
+
+    Args:
+        features: of the data set.
+        dim: length of every vector.
+        stddev: of the initial vectors.
+
+    Call: dict of inputs → (batch, fields, dim), categories before numbers.
+    """
+
+    optimizer_group = "embedding"
+
+    def __init__(self, features: Features, dim: int, stddev: float = 0.01, **kwargs) -> None:
+        super().__init__(**kwargs)
+        self.features, self.dim, self.stddev = features, dim, stddev
+        self.categories = Embeddings(features, dim, stddev=stddev)
+
+    def build(self, input_shape) -> None:
+        if self.features.numbers:
+            self.number_vectors = self.add_weight(
+                name="number_vectors",
+                shape=(len(self.features.numbers), self.dim),
+                initializer=keras.initializers.RandomNormal(stddev=self.stddev),
+            )
+        super().build(input_shape)
+
+    def call(self, inputs: dict[str, tf.Tensor]) -> tf.Tensor:
+        vectors = self.categories(inputs)
+        parts = [vectors[feature.name][:, tf.newaxis] for feature in self.features.categories]
+        if self.features.numbers:
+            numbers = tf.stack([inputs[f.name] for f in self.features.numbers], axis=1)
+            numbers = tf.cast(numbers, self.compute_dtype)
+            parts.append(numbers[..., tf.newaxis] * self.number_vectors)
+        return tf.concat(parts, axis=1)
+
+
+class FieldAwareEmbeddings(keras.layers.Layer):
+    """A vector of every field for every field that it may meet, x_i v_{i,j}.
+
+    Source: Juan et al. 2016, Field-aware Factorization Machines for CTR Prediction, section 2.
+
+    Args:
+        features: of the data set.
+        dim: length of every vector.
+        stddev: of the initial vectors.
+
+    Call: dict of inputs → (batch, fields, fields, dim): element i, j is v_{i,j}. Memory: a row of a
+    table has fields × dim numbers, and a batch batch × fields² × dim.
+    """
+
+    def __init__(self, features: Features, dim: int, stddev: float = 0.01, **kwargs) -> None:
+        super().__init__(**kwargs)
+        self.fields, self.dim = len(features.features), dim
+        self.embeddings = FieldEmbeddings(features, self.fields * dim, stddev)
+
+    def call(self, inputs: dict[str, tf.Tensor]) -> tf.Tensor:
+        shape = [-1, self.fields, self.fields, self.dim]
+        return tf.reshape(self.embeddings(inputs), shape)
 
 
 def mean_of_values(vectors: tf.Tensor, ids: tf.Tensor) -> tf.Tensor:
@@ -143,11 +188,6 @@ def candidate_vectors(
         for name in [str(f.mirrors)]
     ]
     return _joined(parts)
-
-
-def stacked_fields(vectors: dict[str, tf.Tensor], features: Features) -> tf.Tensor:
-    """The vectors x_i v_i of all fields, numbers too: (batch, fields, dim)."""
-    return tf.stack([vectors[feature.name] for feature in features.features], axis=1)
 
 
 def field_vectors(

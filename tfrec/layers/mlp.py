@@ -50,3 +50,26 @@ class MLP(keras.layers.Layer):
         for layer in self.stack:
             value = layer(value, training=training)
         return value
+
+
+class ResidualUnit(keras.layers.Layer):
+    """relu(x + W_1 relu(W_0 x + b_0) + b_1).
+
+    Source: Shan et al. 2016, Deep Crossing, section 4.3, equation 3.
+
+    Args:
+        width: of the inner layer.
+
+    Call: (batch, width of x) → same shape.
+    """
+
+    def __init__(self, width: int, **kwargs) -> None:
+        super().__init__(**kwargs)
+        self.inner = keras.layers.Dense(width, "relu", kernel_initializer="he_normal")
+
+    def build(self, input_shape) -> None:
+        self.outer = keras.layers.Dense(input_shape[-1])
+        super().build(input_shape)
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        return tf.nn.relu(inputs + self.outer(self.inner(inputs)))

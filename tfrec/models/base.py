@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import threading
 from typing import Any, ClassVar
 
 import tensorflow as tf
@@ -14,6 +15,14 @@ from tfrec.losses import global_mean, task_loss
 from tfrec.optimizers import clipped
 
 Inputs = dict[str, tf.Tensor]
+
+# Training settings for some 100,000 examples, where larger steps overfit within an epoch.
+SMALL_DATA: dict[str, Any] = {
+    "optimizers": {
+        "embedding": {"learning_rate": 1e-4, "l2": 1e-3},
+        "dense": {"learning_rate": 1e-4},
+    }
+}
 
 
 class _Complete(type):
@@ -42,19 +51,41 @@ class Model(keras.Model, metaclass=_Complete):
         features: of the data set.
         hyperparameters: all other constructor arguments, by name.
         defaults: training settings that suit the model where the user names none.
+        pretrained: id of the model that is trained first, if there is one.
+        auxiliary: names of the losses that the model adds to those of its tasks in training.
     """
 
     defaults: ClassVar[dict[str, Any]] = {}
+    pretrained: ClassVar[str | None] = None
+    auxiliary: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, features: Features) -> None:
         super().__init__()
         self.features = features
         self.loss_tracker = keras.metrics.Mean(name="loss")
+        # What a call leaves for its training step; replicas take their steps in threads.
+        object.__setattr__(self, "_step", threading.local())
+        self.auxiliary_trackers = [keras.metrics.Mean(name=name) for name in self.auxiliary]
 
     @property
     def metrics(self) -> list[keras.metrics.Metric]:
-        """Metrics of training that are reset every epoch."""
-        return [self.loss_tracker]
+        """Means over the training steps since they were reset: of the loss, and of the others."""
+        return [self.loss_tracker, *self.auxiliary_trackers]
+
+    def add_auxiliary(self, name: str, losses: tuple[tf.Tensor, tf.Tensor], share: float) -> None:
+        """Adds a loss to that of the current training step; called in `call`.
+
+        Args:
+            name: one of `auxiliary`.
+            losses: and their weights, of the same shape; their mean over all replicas counts.
+            share: that it is multiplied by.
+        """
+        if hasattr(self._step, "auxiliary"):
+            self._step.auxiliary.append((name, losses, share))
+
+    def begin_from(self, pretrained: Model) -> None:
+        """Takes what the model needs from the one that was trained first."""
+        raise NotImplementedError
 
     def compile(
         self,
@@ -89,6 +120,7 @@ class Model(keras.Model, metaclass=_Complete):
         """
         inputs, labels, weights = data
         replicas = tf.distribute.get_strategy().num_replicas_in_sync
+        self._step.auxiliary = []
         with tf.GradientTape() as tape:
             logits = self(inputs, training=True)
             loss = tf.add_n(
@@ -106,6 +138,11 @@ class Model(keras.Model, metaclass=_Complete):
                 ]
             )
             total = loss
+            auxiliary = dict.fromkeys(self.auxiliary, 0.0)
+            for name, losses, share in self._step.auxiliary:
+                mean = global_mean(*losses)
+                auxiliary[name] += mean
+                total += share * mean
             if self.embedding_l2:
                 squares = [tf.reduce_sum(tf.square(v)) for v in self.groups()["embedding"]]
                 total += self.embedding_l2 / 2 * tf.add_n(squares) / replicas
@@ -113,6 +150,7 @@ class Model(keras.Model, metaclass=_Complete):
             scaling = isinstance(self.optimizer, keras.mixed_precision.LossScaleOptimizer)
             if scaling:
                 total = self.optimizer.get_scaled_loss(total)
+        del self._step.auxiliary
         variables = self.trainable_variables
         gradients = tape.gradient(total, variables)
         if scaling:  # which leaves out a step whose gradients are not finite
@@ -130,10 +168,21 @@ class Model(keras.Model, metaclass=_Complete):
         )
         # The losses of the replicas add up to the global mean.
         self.loss_tracker.update_state(loss * replicas)
-        return {"loss": self.loss_tracker.result()}
+        for tracker in self.auxiliary_trackers:
+            tracker.update_state(auxiliary[tracker.name] * replicas)
+        return {tracker.name: tracker.result() for tracker in self.metrics}
+
+    def served(self, logits: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        """What an export answers with."""
+        return self.probabilities(logits)
+
+    def explain(self, inputs: Inputs) -> dict[str, tf.Tensor]:
+        """What the model attends to, by name, (batch, …); empty where it has no attention."""
+        del inputs
+        return {}
 
     def probabilities(self, logits: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        """What is served: a probability for a binary task, the value itself for a regression."""
+        """What is evaluated: a probability for a binary task, the value itself for a regression."""
         return {
             label.name: tf.sigmoid(logits[label.name])
             if label.task == "binary"
@@ -145,7 +194,7 @@ class Model(keras.Model, metaclass=_Complete):
         """Trainable variables by optimizer group."""
         groups: dict[str, list[tf.Variable]] = {"linear": [], "embedding": [], "dense": []}
         for layer in self.submodules:
-            if isinstance(layer, keras.layers.Layer):
+            if isinstance(layer, keras.layers.Layer) and layer.trainable:
                 group = getattr(layer, "optimizer_group", "dense")
                 groups[group] += layer._trainable_weights  # its own, not those of nested layers
         return groups

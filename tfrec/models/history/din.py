@@ -8,7 +8,7 @@ import tensorflow as tf
 import tf_keras as keras
 
 from tfrec.config import Activation, Share, Width, Widths
-from tfrec.features import Features
+from tfrec.features import Features, History
 from tfrec.layers.attention import LocalActivationUnit
 from tfrec.layers.embedding import (
     Embeddings,
@@ -68,9 +68,23 @@ class DIN(RankingModel):
         vectors = self.embeddings(inputs)
         parts = [field_vectors(vectors, inputs, self.features)]
         for history in self.features.histories:
+            weights = self._weights(vectors, inputs, history, training)
             events = history_vectors(vectors, inputs, history)
-            candidate = candidate_vectors(vectors, inputs, history)
-            mask = history_mask(inputs, history)
-            weights = self.units[history.name](events, candidate, mask, training=training)
             parts.append(tf.einsum("be,bew->bw", weights, events))
         return self.mlp(tf.concat(parts, axis=-1), training=training)[:, 0]
+
+    def _weights(
+        self, vectors: Inputs, inputs: Inputs, history: History, training: bool | None
+    ) -> tf.Tensor:
+        events = history_vectors(vectors, inputs, history)
+        candidate = candidate_vectors(vectors, inputs, history)
+        mask = history_mask(inputs, history)
+        return self.units[history.name](events, candidate, mask, training=training)
+
+    def explain(self, inputs: Inputs) -> dict[str, tf.Tensor]:
+        """Weights of every history's events, (batch, events), 0 at padding."""
+        vectors = self.embeddings(inputs)
+        return {
+            f"attention_{history.name}": self._weights(vectors, inputs, history, training=False)
+            for history in self.features.histories
+        }

@@ -9,7 +9,7 @@ import tf_keras as keras
 
 from tfrec.config import Activation, Share, Width, Widths
 from tfrec.features import Features
-from tfrec.layers.embedding import Embeddings, stacked_fields
+from tfrec.layers.embedding import FieldEmbeddings
 from tfrec.layers.interactions import BiInteraction
 from tfrec.layers.linear import Linear
 from tfrec.layers.mlp import MLP
@@ -55,12 +55,12 @@ class DeepFM(RankingModel):
     ) -> None:
         super().__init__(features)
         self.linear = Linear(features, crosses=False)
-        self.embeddings = Embeddings(features, dim, numbers=True)
+        self.embeddings = FieldEmbeddings(features, dim)
         self.interaction = BiInteraction()
         self.mlp = MLP(hidden, activation, dropout, batch_norm, output=1)
 
     def logits(self, inputs: Inputs, training: bool | None) -> tf.Tensor:
-        fields = stacked_fields(self.embeddings(inputs), self.features)
+        fields = self.embeddings(inputs)
         second_order = tf.reduce_sum(self.interaction(fields), axis=-1)
         flat = tf.reshape(fields, [-1, fields.shape[1] * fields.shape[2]])
         deep = self.mlp(flat, training=training)[:, 0]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import tensorflow as tf
 import tf_keras as keras
@@ -10,7 +10,7 @@ import tf_keras as keras
 from tfrec.config import Activation, Share, Width, Widths
 from tfrec.features import Features
 from tfrec.layers.embedding import Embeddings, field_vectors
-from tfrec.layers.linear import Linear
+from tfrec.layers.linear import HashedPairs, Linear
 from tfrec.layers.mlp import MLP
 from tfrec.models.base import Inputs, RankingModel
 
@@ -32,6 +32,9 @@ class WideDeep(RankingModel):
         activation: of the MLP.
         dropout: after each layer of the MLP.
         batch_norm: in the MLP.
+        wide: the cross-products: the declared `crosses`, hashed pairs of all fields (`poly2`), or
+            `both`.
+        buckets: rows of the table of hashed pairs.
 
     Call: dict of inputs → {task: (batch,) logits}.
     """
@@ -51,13 +54,17 @@ class WideDeep(RankingModel):
         activation: Activation = "relu",
         dropout: Share = 0.3,
         batch_norm: bool = False,
+        wide: Literal["crosses", "poly2", "both"] = "crosses",
+        buckets: Width = 1_000_000,
     ) -> None:
         super().__init__(features)
-        self.wide = Linear(features, crosses=True)
+        self.wide = Linear(features, crosses=wide != "poly2")
+        self.pairs = HashedPairs(features, buckets) if wide != "crosses" else None
         self.embeddings = Embeddings(features, dim)
         self.deep = MLP(hidden, activation, dropout, batch_norm, output=1)
 
     def logits(self, inputs: Inputs, training: bool | None) -> tf.Tensor:
         fields = field_vectors(self.embeddings(inputs), inputs, self.features)
         deep = self.deep(fields, training=training)[:, 0]
-        return self.wide(inputs) + tf.cast(deep, tf.float32)
+        logits = self.wide(inputs) + tf.cast(deep, tf.float32)
+        return logits + self.pairs(inputs) if self.pairs else logits

@@ -1,0 +1,108 @@
+"""Transformer blocks over histories."""
+
+from __future__ import annotations
+
+import tensorflow as tf
+import tf_keras as keras
+
+from tfrec.layers.dropout import Dropout
+
+
+class TransformerBlock(keras.layers.Layer):
+    """s = LN(x + MultiHead(x)), then LN(s + W_2 act(W_1 s + b_1) + b_2), with dropout on both sums.
+
+    Source: Vaswani et al. 2017, Attention Is All You Need, section 3.1; as Chen et al. 2019,
+    Behavior Sequence Transformer, equations 2 to 5 use it.
+
+    Args:
+        heads: of the attention.
+        inner: width of W_1.
+        dropout: of both parts.
+        activation: of the inner layer.
+        causal: a step sees no later one.
+
+    Call: (batch, steps, width) and mask (batch, steps) → same shape. No step sees a padded one.
+    Memory: batch × heads × steps².
+    """
+
+    def __init__(
+        self,
+        heads: int,
+        inner: int,
+        dropout: float = 0.0,
+        activation: str = "leaky_relu",
+        causal: bool = False,
+        **kwargs,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.heads, self.causal = heads, causal
+        self.inner = keras.layers.Dense(inner, activation)
+        self.norms = [keras.layers.LayerNormalization(epsilon=1e-6) for _ in range(2)]
+        self.dropouts = [Dropout(dropout) for _ in range(2)]
+
+    def build(self, input_shape) -> None:
+        width = input_shape[-1]
+        self.attention = keras.layers.MultiHeadAttention(self.heads, max(width // self.heads, 1))
+        self.outer = keras.layers.Dense(width)
+        super().build(input_shape)
+
+    def call(self, inputs: tf.Tensor, mask: tf.Tensor, training: bool | None = None) -> tf.Tensor:
+        attended = self.attention(
+            inputs, inputs, attention_mask=mask[:, tf.newaxis], use_causal_mask=self.causal
+        )
+        value = self.norms[0](inputs + self.dropouts[0](attended, training=training))
+        fed = self.outer(self.inner(value))
+        return self.norms[1](value + self.dropouts[1](fed, training=training))
+
+
+class Distances(keras.layers.Layer):
+    """A learned vector for how many events ago a step was: 1 for the newest event.
+
+    Source: Chen et al. 2019, Behavior Sequence Transformer, section 2.1.1, with the order of the
+    events in place of their times.
+
+    Args:
+        length: largest distance; older events share its vector.
+        dim: length of the vectors.
+
+    Call: distances (batch, steps), see `distances` → (batch, steps, dim).
+    """
+
+    def __init__(self, length: int, dim: int, **kwargs) -> None:
+        super().__init__(**kwargs)
+        self.length, self.dim = length, dim
+
+    def build(self, input_shape) -> None:
+        self.vectors = self.add_weight(
+            name="vectors",
+            shape=(self.length + 1, self.dim),
+            initializer=keras.initializers.RandomNormal(stddev=0.02),
+        )
+        super().build(input_shape)
+
+    def call(self, ago: tf.Tensor) -> tf.Tensor:
+        return tf.gather(self.vectors, tf.clip_by_value(ago, 0, self.length))
+
+
+def distances(mask: tf.Tensor) -> tf.Tensor:
+    """How many events ago every event was, 1 for the newest; not above 0 at padding."""
+    count = tf.reduce_sum(tf.cast(mask, tf.int32), axis=1, keepdims=True)
+    return count - tf.range(tf.shape(mask)[1])
+
+
+def newest_first(values: tf.Tensor, mask: tf.Tensor, length: int) -> tf.Tensor:
+    """The newest `length` events, newest first, zero where there are fewer.
+
+    Args:
+        values: (batch, events, width).
+        mask: (batch, events), real events first.
+        length: of the result.
+
+    Returns:
+        (batch, length, width).
+    """
+    counts = tf.reduce_sum(tf.cast(mask, tf.int32), axis=1)
+    values *= tf.cast(mask, values.dtype)[..., tf.newaxis]
+    turned = tf.reverse_sequence(values, counts, seq_axis=1)[:, :length]
+    turned = tf.pad(turned, [[0, 0], [0, length - tf.shape(turned)[1]], [0, 0]])
+    return tf.ensure_shape(turned, [None, length, values.shape[-1]])

@@ -1,0 +1,106 @@
+"""Transformer with next-item prediction."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import tensorflow as tf
+import tf_keras as keras
+from pydantic import NonNegativeFloat, NonNegativeInt
+
+from tfrec.config import Activation, Share, Width, Widths
+from tfrec.features import Features
+from tfrec.layers.embedding import (
+    Embeddings,
+    candidate_vectors,
+    field_vectors,
+    history_mask,
+    history_vectors,
+)
+from tfrec.layers.mlp import MLP
+from tfrec.layers.next_event import NextItem
+from tfrec.layers.transformer import Distances, TransformerBlock, distances
+from tfrec.models.base import Inputs, RankingModel
+
+
+@keras.utils.register_keras_serializable("tfrec")
+class TransformerJoint(RankingModel):
+    """z = MLP([fields, mean encoded event, v]), with a decoder that predicts the history.
+
+    The encoder sees all events, for the click. The decoder, over the same embeddings, sees at every
+    step that step and those before it, and predicts the item after it: the auxiliary loss.
+
+    Source: Vaswani et al. 2017, Attention Is All You Need, section 3; jointly as in Zhou et al.
+    2019, Deep Interest Evolution Network, equation 7.
+
+    Args:
+        features: of the data set; at least one history.
+        dim: length of the embeddings, and of the distances'.
+        blocks: number of Transformer blocks of the encoder, and of the decoder.
+        heads: of the attention.
+        auxiliary_weight: of the auxiliary loss.
+        negatives: ids that the next one is told from; 0 for all.
+        hidden: widths of the MLP.
+        activation: of the MLP.
+        dropout: in the blocks and after each layer of the MLP.
+
+    Call: dict of inputs → {task: (batch,) logits}.
+    Memory: batch × heads × events².
+    """
+
+    defaults: ClassVar[dict[str, Any]] = {
+        "optimizers": {"embedding": {"l2": 3e-3}, "dense": {"learning_rate": 3e-4}}
+    }
+    auxiliary: ClassVar[tuple[str, ...]] = ("next_item",)
+
+    def __init__(
+        self,
+        features: Features,
+        dim: Width = 16,
+        blocks: Width = 1,
+        heads: Width = 4,
+        auxiliary_weight: NonNegativeFloat = 0.1,
+        negatives: NonNegativeInt = 100,
+        hidden: Widths = (128, 64),
+        activation: Activation = "relu",
+        dropout: Share = 0.3,
+    ) -> None:
+        super().__init__(features)
+        histories = features.histories
+        self.auxiliary_weight = auxiliary_weight
+        self.embeddings = Embeddings(features, dim, histories)
+        self.distances = {h.name: Distances(h.length, dim) for h in histories}
+
+        def stacks(causal: bool) -> dict[str, list[TransformerBlock]]:
+            return {
+                history.name: [
+                    TransformerBlock(heads, 4 * dim, dropout, causal=causal) for _ in range(blocks)
+                ]
+                for history in histories
+            }
+
+        self.encoder, self.decoder = stacks(causal=False), stacks(causal=True)
+        self.next_item = {history.name: NextItem(dim, negatives) for history in histories}
+        self.mlp = MLP(hidden, activation, dropout, output=1)
+
+    def logits(self, inputs: Inputs, training: bool | None) -> tf.Tensor:
+        vectors = self.embeddings(inputs)
+        parts = [field_vectors(vectors, inputs, self.features)]
+        for history in self.features.histories:
+            name, mask = history.name, history_mask(inputs, history)
+            events = history_vectors(vectors, inputs, history)
+            places = tf.cast(self.distances[name](distances(mask)), events.dtype)
+            encoded = decoded = tf.concat([events, places], axis=2)
+            for block in self.encoder[name]:
+                encoded = block(encoded, mask, training=training)
+            real = tf.cast(mask, encoded.dtype)
+            mean = tf.einsum("be,bew->bw", real, encoded)
+            mean /= tf.maximum(tf.reduce_sum(real, axis=1, keepdims=True), 1)
+            parts += [mean, candidate_vectors(vectors, inputs, history)]
+            for block in self.decoder[name]:
+                decoded = block(decoded, mask, training=training)
+            ids = inputs[history.mask_feature.name]
+            table = self.embeddings.tables[str(history.mask_feature.table)]
+            losses = self.next_item[name](decoded, ids, table, training=training)
+            self.add_auxiliary("next_item", losses, self.auxiliary_weight)
+        return self.mlp(tf.concat(parts, axis=-1), training=training)[:, 0]
