@@ -33,7 +33,7 @@ SETTINGS = {"dim": 16, "hidden": [256, 128], "dropout": 0.0}
 @click.option("--source", "sources", multiple=True, default=("memory", "tfrecord"))
 @click.option("--optimizer", default="row_sparse_adam", show_default=True, help="Of the tables.")
 @click.option("--precision", default="float32", show_default=True)
-@click.option("--jit", is_flag=True, help="Compile the step by XLA.")
+@click.option("--jit", is_flag=True, help="Losses and gradients by XLA.")
 @click.option("--seconds", default=20.0, show_default=True, help="Measured, after a warm-up.")
 @click.option("--rounds", default=1, show_default=True, help="Of which the median is shown.")
 @click.option(
@@ -132,7 +132,7 @@ def _measure(
     arrays = _arrays(rows)
     built = find(model).load()(features, **SETTINGS)
     configs = OptimizersConfig.parse({"embedding": {"name": optimizer}}, "benchmark")
-    built.compile(composite(built.groups(), dict(configs)), jit_compile=jit or None)
+    built.compile(composite(built.groups(), dict(configs)), jit=jit)
     with tempfile.TemporaryDirectory() as place:
         batches = _from_memory(arrays) if source == "memory" else _stored(arrays, features, place)
         train = built.make_train_function()

@@ -162,7 +162,7 @@ class TrainConfig(Strict):
             results used; costs what the tables cost. `optimizers.embedding.l2` is the cheap form.
         precision: of computation. Tables, logits, losses and moments are float32 in all of them;
             mixed_float16 scales the loss.
-        jit: compiles the step by XLA.
+        jit: computes losses and gradients by XLA.
         checkpoint_steps: steps between checkpoints; every validation makes one too.
         deterministic: two runs of one seed are equal bit for bit, on the same kind of machine.
         seed: of initial weights, dropout and the order of examples.

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 )
 @click.option("--precision", type=click.Choice(PRECISIONS), help="Of computation.")
 @click.option("--deterministic", is_flag=True, help="Two runs of one seed are equal bit for bit.")
-@click.option("--jit", is_flag=True, help="Compile the step by XLA.")
+@click.option("--jit", is_flag=True, help="Compute losses and gradients by XLA.")
 @click.option("--overwrite", is_flag=True, help="Replace a run that is there already.")
 @click.option("--no-export", is_flag=True, help="Do not write a SavedModel at the end.")
 @command

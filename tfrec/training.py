@@ -109,7 +109,7 @@ class Trainer:
                 config.loss,
                 config.clip_norm,
                 config.embedding_l2,
-                jit_compile=config.jit or None,
+                config.jit,
             )
             create_slots(self.optimizer, self.groups)
         self.position = Position()

@@ -57,3 +57,33 @@ def history_match(rows: int) -> Planted:
     inputs["item"] = np.where(labels == 1, picked, rng.integers(1, size, rows))
     held = (inputs["liked_item"] == inputs["item"][:, np.newaxis]).any(axis=1)
     return Planted(features, inputs, held.astype(np.float32))
+
+
+def _balanced_kinds(rows: int) -> tuple[Arrays, Any, Any]:
+    """Histories of two odd and two even items in any order, and one of padding; their kinds."""
+    inputs, rng = _random(rows)
+    kinds = rng.permuted(np.tile([0, 0, 1, 1], (rows, 1)), axis=1)
+    items = 2 * rng.integers(1, 7, kinds.shape) + kinds
+    inputs["liked_item"] = np.pad(items, [(0, 0), (0, 1)])
+    inputs["liked_tags"] = np.pad(rng.integers(1, 8, (rows, 4, 3)), [(0, 0), (0, 1), (0, 0)])
+    prices = rng.normal(size=(rows, 4)).astype(np.float32)
+    inputs["liked_price"] = np.pad(prices, [(0, 0), (0, 1)])
+    inputs["item"] = rng.integers(1, 15, rows)
+    return inputs, rng, kinds
+
+
+def newest_kind(rows: int) -> Planted:
+    """A candidate is liked where it is odd or even as the newest event: only the order tells."""
+    inputs, _, kinds = _balanced_kinds(rows)
+    labels = (inputs["item"] % 2 == kinds[:, -1]).astype(np.float32)
+    return Planted(FEATURES, inputs, labels)
+
+
+def history_kind(rows: int) -> Planted:
+    """A candidate is liked where it is odd or even as all events are: no field says anything."""
+    inputs, rng, kinds = _balanced_kinds(rows)
+    kind = rng.integers(0, 2, rows)
+    real = inputs["liked_item"] != 0
+    changed = inputs["liked_item"] // 2 * 2 + kind[:, np.newaxis]
+    inputs["liked_item"] = np.where(real, changed, 0)
+    return Planted(FEATURES, inputs, (inputs["item"] % 2 == kind).astype(np.float32))

@@ -102,7 +102,7 @@ def test_one_row_and_unseen_ids(model: str) -> None:
         np.testing.assert_allclose(alone[0], together[row], rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("model", [m for m in IDS if CASES[m].history])
+@pytest.mark.parametrize("model", [m for m, case in CASES.items() if case.history])
 def test_padding_changes_nothing(model: str) -> None:
     inputs = batch(16)
     longer = dict(inputs)

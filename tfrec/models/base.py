@@ -93,6 +93,7 @@ class Model(keras.Model, metaclass=_Complete):
         loss_config: LossConfig | None = None,
         clip_norm: float | None = None,
         embedding_l2: float = 0.0,
+        jit: bool = False,
         **kwargs,
     ) -> None:
         """Sets how the model is trained.
@@ -103,6 +104,8 @@ class Model(keras.Model, metaclass=_Complete):
             loss_config: of binary tasks.
             clip_norm: largest global norm of a step's gradients.
             embedding_l2: λ of λ/2 Σ w² over whole embedding tables, added to the loss.
+            jit: computes losses and gradients by XLA. The optimizers' steps are not: it has no
+                kernels for sparse ones.
             kwargs: of `keras.Model.compile`.
         """
         if keras.mixed_precision.global_policy().name == "mixed_float16":
@@ -110,6 +113,9 @@ class Model(keras.Model, metaclass=_Complete):
         super().compile(optimizer=optimizer, **kwargs)
         self.loss_config = loss_config
         self.clip_norm, self.embedding_l2 = clip_norm, embedding_l2
+        self._losses_and_gradients = (
+            tf.function(self._gradients, jit_compile=True) if jit else self._gradients
+        )
 
     def train_step(self, data: tuple) -> dict[str, tf.Tensor]:
         """One step on (inputs, labels by task, weights). Used by `fit` and by `tfrec.train`.
@@ -118,45 +124,15 @@ class Model(keras.Model, metaclass=_Complete):
             tf.errors.InvalidArgumentError: the loss or a gradient is not finite; no variable has
                 changed then.
         """
-        inputs, labels, weights = data
         replicas = tf.distribute.get_strategy().num_replicas_in_sync
-        self._step.auxiliary = []
-        with tf.GradientTape() as tape:
-            logits = self(inputs, training=True)
-            loss = tf.add_n(
-                [
-                    global_mean(
-                        *task_loss(
-                            label,
-                            labels[label.name],
-                            logits[label.name],
-                            weights,
-                            self.loss_config,
-                        )
-                    )
-                    for label in self.features.labels
-                ]
-            )
-            total = loss
-            auxiliary = dict.fromkeys(self.auxiliary, 0.0)
-            for name, losses, share in self._step.auxiliary:
-                mean = global_mean(*losses)
-                auxiliary[name] += mean
-                total += share * mean
-            if self.embedding_l2:
-                squares = [tf.reduce_sum(tf.square(v)) for v in self.groups()["embedding"]]
-                total += self.embedding_l2 / 2 * tf.add_n(squares) / replicas
-            total = tf.debugging.check_numerics(total, "the loss")
-            scaling = isinstance(self.optimizer, keras.mixed_precision.LossScaleOptimizer)
-            if scaling:
-                total = self.optimizer.get_scaled_loss(total)
-        del self._step.auxiliary
+        losses, total, gradients = self._losses_and_gradients(*data)
         variables = self.trainable_variables
-        gradients = tape.gradient(total, variables)
-        if scaling:  # which leaves out a step whose gradients are not finite
-            gradients = self.optimizer.get_unscaled_gradients(gradients)
-        else:
-            gradients = [_finite(g, v) for g, v in zip(gradients, variables, strict=True)]
+        with tf.control_dependencies([tf.debugging.check_numerics(total, "the loss")]):
+            if isinstance(self.optimizer, keras.mixed_precision.LossScaleOptimizer):
+                # which leaves out a step whose gradients are not finite
+                gradients = self.optimizer.get_unscaled_gradients(gradients)
+            else:
+                gradients = [_finite(g, v) for g, v in zip(gradients, variables, strict=True)]
         if self.clip_norm:
             if replicas > 1:
                 context = tf.distribute.get_replica_context()
@@ -166,11 +142,35 @@ class Model(keras.Model, metaclass=_Complete):
             zip(gradients, variables, strict=True),
             experimental_aggregate_gradients=not self.clip_norm,
         )
-        # The losses of the replicas add up to the global mean.
-        self.loss_tracker.update_state(loss * replicas)
-        for tracker in self.auxiliary_trackers:
-            tracker.update_state(auxiliary[tracker.name] * replicas)
+        for tracker in self.metrics:  # the losses of the replicas add up to the global mean
+            tracker.update_state(losses[tracker.name] * replicas)
         return {tracker.name: tracker.result() for tracker in self.metrics}
+
+    def _gradients(
+        self, inputs: Inputs, labels: dict[str, tf.Tensor], weights: tf.Tensor
+    ) -> tuple[dict[str, tf.Tensor], tf.Tensor, list[Any]]:
+        """Losses by name, what is minimised, and its gradients, scaled where the loss is."""
+        self._step.auxiliary = []
+        with tf.GradientTape() as tape:
+            logits = self(inputs, training=True)
+            of_tasks = [
+                task_loss(label, labels[label.name], logits[label.name], weights, self.loss_config)
+                for label in self.features.labels
+            ]
+            total = tf.add_n([global_mean(*of_task) for of_task in of_tasks])
+            losses = {"loss": total, **dict.fromkeys(self.auxiliary, 0.0)}
+            for name, auxiliary, share in self._step.auxiliary:
+                mean = global_mean(*auxiliary)
+                losses[name] += mean
+                total += share * mean
+            if self.embedding_l2:
+                replicas = tf.distribute.get_strategy().num_replicas_in_sync
+                squares = [tf.reduce_sum(tf.square(v)) for v in self.groups()["embedding"]]
+                total += self.embedding_l2 / 2 * tf.add_n(squares) / replicas
+            scaling = isinstance(self.optimizer, keras.mixed_precision.LossScaleOptimizer)
+            scaled = self.optimizer.get_scaled_loss(total) if scaling else total
+        del self._step.auxiliary
+        return losses, total, tape.gradient(scaled, self.trainable_variables)
 
     def served(self, logits: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         """What an export answers with."""
