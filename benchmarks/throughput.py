@@ -58,7 +58,7 @@ def main(
 ) -> None:
     """Measure the throughput of training."""
     if measure:
-        found = _measure(model, rows[0], sources[0], optimizer, precision, jit, seconds)
+        found = measured(model, SETTINGS, rows[0], sources[0], optimizer, precision, jit, seconds)
         click.echo(json.dumps(found))
         return
     if against and model != "deepfm":
@@ -117,9 +117,18 @@ def _peer(rows: int, seconds: float, place: str) -> list[str]:
     return [str(Path(__file__).parent / "peer.py"), json.dumps(work)]
 
 
-def _measure(
-    model: str, rows: int, source: str, optimizer: str, precision: str, jit: bool, seconds: float
+def measured(
+    model: str,
+    hyperparameters: dict[str, Any],
+    rows: int,
+    source: str,
+    optimizer: str = "row_sparse_adam",
+    precision: str = "float32",
+    jit: bool = False,
+    seconds: float = 20.0,
+    warm_up: int = WARM_UP_STEPS,
 ) -> dict[str, Any]:
+    """Examples per second, and the peak memory of this process."""
     import tensorflow as tf
     import tf_keras as keras
 
@@ -130,14 +139,14 @@ def _measure(
     keras.mixed_precision.set_global_policy(precision)
     features = _features(rows)
     arrays = _arrays(rows)
-    built = find(model).load()(features, **SETTINGS)
+    built = find(model).load()(features, **hyperparameters)
     configs = OptimizersConfig.parse({"embedding": {"name": optimizer}}, "benchmark")
     built.compile(composite(built.groups(), dict(configs)), jit=jit)
     with tempfile.TemporaryDirectory() as place:
         batches = _from_memory(arrays) if source == "memory" else _stored(arrays, features, place)
         train = built.make_train_function()
         iterator = iter(batches)
-        for _ in range(WARM_UP_STEPS):
+        for _ in range(warm_up):
             train(iterator)
         steps, started = 0, time.perf_counter()
         while time.perf_counter() - started < seconds:

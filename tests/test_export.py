@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ from tensorflow_serving.apis import prediction_log_pb2
 from tests.models.cases import CASES
 from tests.support import randomise
 from tfrec.data import evaluation_batches
-from tfrec.export import export
+from tfrec.export import _servable, export
 from tfrec.features import Column, Features
 from tfrec.models.registry import ENTRIES
 from tfrec.runs import Run, resolve
@@ -42,12 +44,13 @@ examples = tf.constant(list(requests.pop("examples")))
 answers = {}
 for export in sys.argv[1:]:
     model = tf.saved_model.load(export)
-    types = model.signatures["predict"].structured_input_signature[1]
+    predict = next(f for name, f in model.signatures.items() if name.endswith("predict"))
+    types = predict.structured_input_signature[1]
     columns = {k: tf.constant(v.tolist(), types[k].dtype) for k, v in requests.items()}
-    requests_by_signature = {"serving_default": {"examples": examples}, "predict": columns}
-    for signature, inputs in requests_by_signature.items():
-        for task, values in model.signatures[signature](**inputs).items():
-            answers[f"{export}:{signature}:{task}"] = values.numpy()
+    for signature, function in model.signatures.items():
+        inputs = {"examples": examples} if signature.endswith("serving_default") else columns
+        for name, values in function(**inputs).items():
+            answers[f"{export}:{signature}:{name}"] = values.numpy()
 np.savez("answers.npz", **answers)
 others = {"tf_keras", "tensorflow_transform", "tensorflow_recommenders", "tfx_bsl"}
 assert not others & set(sys.modules), others & set(sys.modules)
@@ -63,11 +66,32 @@ def key_of(example: bytes) -> tuple[bytes, bytes]:
     return feature["customer"].bytes_list.value[0], feature["product"].bytes_list.value[0]
 
 
+WHOLE = ("lr", "din", "dien")  # exported as a user does it
+
+
+@dataclasses.dataclass(frozen=True)
+class Exports:
+    """Runs of every model, with random weights.
+
+    Attributes:
+        runs: and their models, by id.
+        together: one SavedModel with the signatures of all, `<id>.<signature>`: many exports take
+            minutes.
+    """
+
+    runs: dict[str, tuple[Run, Any]]
+    together: Path
+
+    def __getitem__(self, model: str) -> tuple[Run, Any]:
+        return self.runs[model]
+
+
 @pytest.fixture(scope="module")
-def exports(shop: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Run, Any]]:
-    """A run of every model, with random weights, exported."""
+def exports(shop: Path, tmp_path_factory: pytest.TempPathFactory) -> Exports:
     base = tmp_path_factory.mktemp("runs")
-    made = {}
+    runs, root, signatures = {}, tf.Module(), {}
+    root.servables = []
+    load = functools.cache(tf.saved_model.load)  # the preprocessing is the same for all
     for entry in ENTRIES:
         hyperparameters = CASES[entry.id].hyperparameters
         values = {"data": str(shop), "model": {"id": entry.id, **hyperparameters}}
@@ -76,21 +100,29 @@ def exports(shop: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, t
         run.start(overwrite=False)
         model = run.build_model()
         randomise(model)
-        assert export(run, model) == run.export_directory / "1"
-        made[entry.id] = run, model
-    return made
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(tf.saved_model, "load", load)
+            servable, own = _servable(run, model, str(shop / "transform" / "transform_fn"))
+        root.servables.append(servable)
+        signatures.update({f"{entry.id}.{name}": function for name, function in own.items()})
+        if entry.id in WHOLE:
+            assert export(run, model) == run.export_directory / "1"
+        runs[entry.id] = run, model
+    tf.saved_model.save(root, str(base / "together"), signatures=signatures)
+    return Exports(runs, base / "together")
 
 
 @pytest.fixture(scope="module")
 def answers(
-    shop: Path, exports: dict[str, tuple[Run, Any]], tmp_path_factory: pytest.TempPathFactory
+    shop: Path, exports: Exports, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, Any]:
-    """What all exports answer in one fresh process."""
+    """What all signatures answer in one fresh process: `<path>:<signature>:<name>`."""
     place = tmp_path_factory.mktemp("fresh")
     examples = sample(shop)
     columns = columns_of_examples(Features.load(shop), examples)
     np.savez(place / "requests.npz", examples=np.array(examples, object), **columns)
-    paths = [str(run.export_directory / "1") for run, _ in exports.values()]
+    paths = [str(exports.together)]
+    paths += [str(exports[model][0].export_directory / "1") for model in WHOLE]
     command = [sys.executable, "-c", FRESH, *paths]
     environment = {k: v for k, v in os.environ.items() if k != "TF_USE_LEGACY_KERAS"}
     done = subprocess.run(command, cwd=place, env=environment, capture_output=True, text=True)
@@ -98,25 +130,89 @@ def answers(
     return dict(np.load(place / "answers.npz"))
 
 
+def rows_of(split: str, shop: Path, features: Features) -> Iterator[tuple[Any, list[Any]]]:
+    """Transformed rows of a split, and what tells them apart."""
+    for inputs, _, _, keys in evaluation_batches(shop, features, split, 64):
+        yield inputs, list(zip(keys["user"].numpy(), keys["item"].numpy(), strict=True))
+
+
 @pytest.mark.parametrize("model", [entry.id for entry in ENTRIES])
 @pytest.mark.parametrize("signature", ["serving_default", "predict"])
 def test_fresh_process_answers_as_the_keras_model(
-    model: str, signature: str, shop: Path, exports: Any, answers: Any
+    model: str, signature: str, shop: Path, exports: Exports, answers: Any
 ) -> None:
     """From raw rows there, from the pipeline's transformed rows here: there is no skew."""
     run, built = exports[model]
     expected = {}
-    for inputs, _, _, keys in evaluation_batches(shop, run.features, "test", 64):
-        served = built.probabilities(built(inputs, training=False))["bought"].numpy()
-        expected.update(
-            zip(zip(keys["user"].numpy(), keys["item"].numpy(), strict=True), served, strict=True)
-        )
+    for inputs, rows in rows_of("test", shop, run.features):
+        served = built.served(built(inputs, training=False))["bought"].numpy()
+        expected.update(zip(rows, served, strict=True))
     examples = sample(shop)
     assert len(expected) == len(examples) == run.features.counts["test"]
-    got = answers[f"{run.export_directory / '1'}:{signature}:bought"]
+    got = answers[f"{exports.together}:{model}.{signature}:bought"]
     wanted = [expected[key_of(example)] for example in examples]
-    assert np.ptp(wanted) > 0.1
+    assert np.ptp(wanted) > 0.05
     np.testing.assert_allclose(got, wanted, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("model", WHOLE)
+def test_whole_exports_have_these_signatures(model: str, exports: Exports, answers: Any) -> None:
+    run, _ = exports[model]
+    whole, own = f"{run.export_directory / '1'}:", f"{exports.together}:{model}."
+    found = {k.removeprefix(whole): v for k, v in answers.items() if k.startswith(whole)}
+    expected = {k.removeprefix(own): v for k, v in answers.items() if k.startswith(own)}
+    assert found.keys() == expected.keys() >= {"serving_default:bought", "predict:bought"}
+    for name, values in expected.items():
+        np.testing.assert_allclose(found[name], values, rtol=1e-5, atol=1e-6)
+
+
+ATTENTION = {
+    "afm": "attention",
+    "din": "attention_bought_before",
+    "dien": "attention_bought_before",
+}
+
+
+def test_only_models_with_attention_have_the_signature_that_explains(
+    exports: Exports, answers: Any
+) -> None:
+    keys = [key.removeprefix(f"{exports.together}:").split(":") for key in answers]
+    explained = {k[0].split(".")[0]: k[1] for k in keys if k[0].endswith(".explain")}
+    assert explained == ATTENTION
+
+
+@pytest.mark.parametrize("model", ATTENTION)
+def test_fresh_process_explains_as_the_keras_model(
+    model: str, shop: Path, exports: Exports, answers: Any
+) -> None:
+    run, built = exports[model]
+    name, expected = ATTENTION[model], {}
+    for inputs, rows in rows_of("test", shop, run.features):
+        expected.update(zip(rows, built.explain(inputs)[name].numpy(), strict=True))
+    got = answers[f"{exports.together}:{model}.explain:{name}"]
+    wanted = [expected[key_of(example)] for example in sample(shop)]
+    assert np.ptp(wanted) > 0.01
+    np.testing.assert_allclose(got, wanted, rtol=1e-4, atol=1e-6)
+    if model != "din":  # whose weights are no softmax
+        np.testing.assert_allclose(got.sum(axis=1), 1, rtol=1e-4)
+
+
+@pytest.mark.parametrize("model", ["din", "dien"])
+def test_padding_has_no_weight_in_what_explains(model: str, exports: Exports) -> None:
+    run, _ = exports[model]
+    explain = tf.saved_model.load(str(run.export_directory / "1")).signatures["explain"]
+    weights = explain(
+        customer=tf.constant(["c1"]),
+        product=tf.constant(["p2"]),
+        colours=tf.constant(["red|blue"]),
+        unit_price=tf.constant([9.5]),
+        at=tf.constant([1_600_000_000], tf.int64),
+        bought_before_product=tf.constant([["p1", "p2", "", ""]]),
+        bought_before_colours=tf.constant([["red", "blue", "", ""]]),
+    )["attention_bought_before"].numpy()[0]
+    assert (weights[:2] != 0).all()
+    assert len(weights) > 2
+    assert (weights[2:] == 0).all()
 
 
 def test_no_label_is_asked_for(shop: Path, exports: Any) -> None:

@@ -195,6 +195,8 @@ def test_regression_label_can_be_chosen(shop: Path, tmp_path: Path) -> None:
     ("arguments", "message"),
     [
         (["--model", "wide_deap"], "unknown model 'wide_deap'; did you mean 'wide_deep'?"),
+        (["--set", "model=wide_deap"], "unknown model 'wide_deap'; did you mean 'wide_deep'?"),
+        (["--set", "model={id: dcn_v2, experts: 4}"], "model dcn_v2: several experts need a rank"),
         (["--data", "nowhere"], "nowhere is not there"),
         (["--set", "epoch=1"], "unknown key 'epoch'; did you mean 'epochs'?"),
         (["--set", "model.dropuot=0.1"], "unknown key 'dropuot'; did you mean 'dropout'?"),
@@ -341,3 +343,38 @@ def test_a_finished_run_is_not_overwritten_unasked(finished: tuple[Path, str], s
     assert "is a run of another configuration, which differs in" in result.output
     assert "model.id" in result.output
     assert (output / "metrics.json").read_bytes() == before
+
+
+def test_fnn_trains_its_factorization_machine_first(shop: Path, tmp_path: Path) -> None:
+    """Without a training of its own it would be the factorization machine, as far as it goes."""
+    output = tmp_path / "run"
+    command = ["--data", str(shop), "--model", "fnn", "--output", str(output), "--no-export"]
+    settings = ["epochs=1", "batch_size=64", "model.dim=4", "model.hidden=[8]", "model.frozen=true"]
+    settings += ["optimizers.embedding.learning_rate=0.01"]
+    command += [part for setting in settings for part in ("--set", setting)]
+    result = start(*command)
+    assert result.exit_code == 0, result.output
+    assert f"first fm, in {output / 'fm'}" in result.output
+    first = Run.load(output / "fm")
+    assert first.finished
+    assert first.config.model.id == "fm"
+    assert first.config.model.hyperparameters == {"dim": 4}
+    fm, fnn = first.best_model(), Run.load(output).best_model()
+    for mine, its in (
+        (fnn.embeddings.variables, fm.embeddings.variables),
+        (fnn.first_order.variables, fm.linear.terms.variables),
+    ):
+        for variable, source in zip(mine, its, strict=True):
+            np.testing.assert_array_equal(variable, source)
+    untrained = resolve(first.config.model_dump(mode="json"), "test")
+    begun = Run(tmp_path / "other", *untrained).build_model()
+    assert max(np.std(v) for v in fm.embeddings.variables) > 2 * max(
+        np.std(v) for v in begun.embeddings.variables
+    )
+
+    made = (output / "fm" / "metrics.json").read_bytes()
+    again = start(*command)
+    assert again.exit_code == 0, again.output
+    assert "is finished" in again.output
+    assert "first fm" not in again.output
+    assert (output / "fm" / "metrics.json").read_bytes() == made

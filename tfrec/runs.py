@@ -102,12 +102,19 @@ class Run:
         return cls(directory, config, Features.load(directory))
 
     def build_model(self) -> Model:
-        """A new model of the run's configuration."""
+        """A new model of the run's configuration.
+
+        Raises:
+            UserError: its hyperparameters do not fit each other.
+        """
         import tf_keras as keras
 
         keras.mixed_precision.set_global_policy(self.config.precision)
         model = find(self.config.model.id).load()
-        return model(self.features, **self.config.model.hyperparameters)
+        try:
+            return model(self.features, **self.config.model.hyperparameters)
+        except ValueError as error:
+            raise UserError(f"model {self.config.model.id}: {error}") from None
 
     def best_model(self) -> Model:
         """The run's model with its best weights.

@@ -63,18 +63,17 @@ def main(
     values: dict[str, Any] = read_yaml(config) if config else {}
     if not isinstance(values, dict):
         raise UserError(f"{config}: expected a mapping of keys")
-    if isinstance(values.get("model"), str):
-        values = {**values, "model": {"id": values["model"]}}
     flags = {
         "data": data,
-        "model": {"id": model} if model else None,
+        "model": model,
         "seed": seed,
         "precision": precision,
         "deterministic": deterministic or None,
         "jit": jit or None,
     }
-    values = merge(values, {key: value for key, value in flags.items() if value is not None})
-    values = merge(values, from_assignments(list(assignments)))
+    given = {key: value for key, value in flags.items() if value is not None}
+    for block in (given, from_assignments(list(assignments))):
+        values = merge(_with_id(values), _with_id(block))
     for key, flag in (("data", "--data"), ("model", "--model")):
         if key not in values:
             raise UserError(f"{key} is missing: give {flag}, or `{key}` in --config")
@@ -86,6 +85,13 @@ def main(
         overwrite=overwrite,
         export=not no_export,
     )
+
+
+def _with_id(values: dict[str, Any]) -> dict[str, Any]:
+    """A model that is named by its id alone, as a block."""
+    if isinstance(values.get("model"), str):
+        return {**values, "model": {"id": values["model"]}}
+    return values
 
 
 def train(
@@ -150,7 +156,8 @@ def train(
     elif trainer.model.pretrained:
         first = first_step(config, trainer.model.pretrained)
         directory = output / trainer.model.pretrained
-        console.print(f"first {trainer.model.pretrained}, in {directory}", highlight=False)
+        text = f"first {trainer.model.pretrained}, in {directory}"
+        console.print(text, highlight=False, soft_wrap=True)
         train(first, directory, where, strategy=devices, export=False)
         trainer.model.begin_from(Run.load(directory).best_model())
     try:

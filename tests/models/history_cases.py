@@ -18,7 +18,7 @@ from tests.models.history_reference import (
     softmax,
     transformer_block,
 )
-from tests.models.planted import history_kind, newest_kind
+from tests.models.planted import history_kind, newest_kind, newest_odd
 from tests.support import EVENTS, Arrays
 
 
@@ -137,7 +137,7 @@ HISTORY_CASES: dict[str, Case] = {
     "bst": Case(
         {**_DEEP, "heads": 2, "activation": "relu"},
         bst,
-        newest_kind,
+        newest_odd,
         _POOLING,
         history=True,
         variants=({"blocks": 2}, {"activation": "dice"}),
@@ -145,7 +145,7 @@ HISTORY_CASES: dict[str, Case] = {
     "transformer_joint": Case(
         {**_DEEP, "heads": 2, "negatives": 0},
         transformer_joint,
-        newest_kind,
+        newest_odd,
         _POOLING,
         history=True,
         variants=({"blocks": 2}, {"activation": "dice"}),

@@ -79,9 +79,15 @@ def newest_kind(rows: int) -> Planted:
     return Planted(FEATURES, inputs, labels)
 
 
+def newest_odd(rows: int) -> Planted:
+    """All candidates are liked while the newest event is odd: only the order tells."""
+    inputs, _, kinds = _balanced_kinds(rows)
+    return Planted(FEATURES, inputs, kinds[:, -1].astype(np.float32))
+
+
 def history_kind(rows: int) -> Planted:
     """A candidate is liked where it is odd or even as all events are: no field says anything."""
-    inputs, rng, kinds = _balanced_kinds(rows)
+    inputs, rng, _ = _balanced_kinds(rows)
     kind = rng.integers(0, 2, rows)
     real = inputs["liked_item"] != 0
     changed = inputs["liked_item"] // 2 * 2 + kind[:, np.newaxis]

@@ -46,13 +46,12 @@ class GraphInteraction(keras.layers.Layer):
         count = fields.shape[1]
         pairs = fields[:, :, tf.newaxis] * fields[:, tf.newaxis]
         weights = self.selected(self.selection(pairs))[..., 0]
-        least = tf.math.top_k(weights, min(self.neighbours, count)).values[..., -1:]
-        kept = weights >= least
-        shape = [-1, count, count, self.heads, self.dim // self.heads]
-        values = tf.reshape(self.values(pairs), shape)
-        scores = tf.nn.leaky_relu(tf.einsum("bijhd,hd->bijh", values, self.attention))
-        lowest = tf.constant(scores.dtype.min, scores.dtype)
-        shares = tf.nn.softmax(tf.where(kept[..., tf.newaxis], scores, lowest), axis=2)
-        shares *= tf.where(kept, weights, tf.zeros_like(weights))[..., tf.newaxis]
-        gathered = tf.nn.relu(tf.einsum("bijh,bijhd->bihd", shares, values))
+        # Exactly m of them, also where many are equal, as where relu is 0 for all.
+        strongest = tf.math.top_k(weights, min(self.neighbours, count))
+        kept = tf.gather(pairs, strongest.indices, batch_dims=2)  # (batch, fields, m, dim)
+        shape = [-1, count, kept.shape[2], self.heads, self.dim // self.heads]
+        values = tf.reshape(self.values(kept), shape)
+        scores = tf.nn.leaky_relu(tf.einsum("bimhd,hd->bimh", values, self.attention))
+        shares = tf.nn.softmax(scores, axis=2) * strongest.values[..., tf.newaxis]
+        gathered = tf.nn.relu(tf.einsum("bimh,bimhd->bihd", shares, values))
         return fields + self.joined(tf.reshape(gathered, [-1, count, self.dim]))

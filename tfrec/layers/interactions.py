@@ -65,6 +65,26 @@ def inner_products(fields: tf.Tensor) -> tf.Tensor:
     return upper_triangle(tf.matmul(fields, fields, transpose_b=True))
 
 
+def field_aware_products(vectors: tf.Tensor) -> tf.Tensor:
+    """⟨v_{i,j}, v_{j,i}⟩ of every pair i < j: (batch, fields, fields, dim) → (batch, pairs).
+
+    Memory: batch × fields² × dim.
+    """
+    return upper_triangle(_mutual_products(vectors))
+
+
+@tf.custom_gradient
+def _mutual_products(vectors: tf.Tensor) -> tuple[tf.Tensor, Any]:
+    products = tf.reduce_sum(vectors * tf.transpose(vectors, [0, 2, 1, 3]), axis=3)
+
+    def gradient(upstream: tf.Tensor) -> tf.Tensor:
+        # TensorFlow's own form passes over batch × fields² × dim numbers three times as often.
+        both = upstream + tf.transpose(upstream, [0, 2, 1])
+        return both[..., tf.newaxis] * tf.transpose(vectors, [0, 2, 1, 3])
+
+    return products, gradient
+
+
 class CIN(keras.layers.Layer):
     """Compressed interaction network: X^k_h = Σ_ij W^{k,h}_ij (X^{k−1}_i ∘ X^0_j).
 

@@ -12,13 +12,13 @@ from tfrec.layers.random import RandomLayer
 class NextItem(RandomLayer):
     """Cross-entropy of the next event's id at every step, by a softmax over the ids.
 
-    The logit of id i is ⟨W h_t, e_i⟩ with e_i the row of the embedding table. With negatives, the
-    softmax is over the true id and as many others, drawn for the whole batch by the log-uniform
-    distribution q (ids are sorted by count) and corrected by −log q; drawn ids that are the true
-    one are left out.
+    The logit of id i is ⟨W h_t, e_i⟩ with e_i the row of the embedding table. With n negatives the
+    sum over all ids is estimated: the true id stands for itself, and ids drawn for the whole batch
+    by the log-uniform distribution q (ids are sorted by count), corrected by −log(n q), for all
+    others; drawn ids that are the true one are left out.
 
     Source: Hidasi et al. 2016, Session-based Recommendations with Recurrent Neural Networks,
-    section 3; Bengio & Senécal 2008, Adaptive Importance Sampling, for the correction.
+    section 3; Bengio & Senécal 2008, Adaptive Importance Sampling, for the estimate.
 
     Args:
         dim: of the table.
@@ -55,14 +55,10 @@ class NextItem(RandomLayer):
         drawn = tf.cast(tf.exp(uniform * tf.math.log(top)), tf.int64)  # 1 … size − 1
         drawn = tf.clip_by_value(drawn, 1, table.size - 1)
 
-        def log_q(of: tf.Tensor) -> tf.Tensor:
-            of = tf.cast(tf.maximum(of, 1), tf.float32)
-            return tf.math.log(tf.math.log1p(1 / of) / tf.math.log(top))
-
         positive = tf.reduce_sum(mapped * tf.cast(table(targets), tf.float32), axis=-1)
-        positive -= log_q(targets)
         negative = tf.einsum("btd,nd->btn", mapped, tf.cast(table(drawn), tf.float32))
-        negative -= log_q(drawn)
+        expected = tf.math.log1p(1 / tf.cast(drawn, tf.float32)) / tf.math.log(top)  # q
+        negative -= tf.math.log(self.negatives * expected)
         hit = targets[..., tf.newaxis] == drawn
         negative = tf.where(hit, tf.float32.min, negative)
         return tf.concat([positive[..., tf.newaxis], negative], axis=-1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import threading
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import tensorflow as tf
@@ -36,7 +37,9 @@ class _Complete(type):
             _, _, *hyperparameters = bound.arguments.items()  # without self and features
             # Not through Keras' setattr, which would wrap what is in it.
             object.__setattr__(model, "hyperparameters", dict(hyperparameters))
+            model._step.auxiliary = []  # what only training needs is made too
             model(empty_batch(model.features), training=False)
+            del model._step.auxiliary
         return model
 
 
@@ -72,16 +75,19 @@ class Model(keras.Model, metaclass=_Complete):
         """Means over the training steps since they were reset: of the loss, and of the others."""
         return [self.loss_tracker, *self.auxiliary_trackers]
 
-    def add_auxiliary(self, name: str, losses: tuple[tf.Tensor, tf.Tensor], share: float) -> None:
+    def add_auxiliary(
+        self, name: str, losses: Callable[[], tuple[tf.Tensor, tf.Tensor]], share: float
+    ) -> None:
         """Adds a loss to that of the current training step; called in `call`.
 
         Args:
             name: one of `auxiliary`.
-            losses: and their weights, of the same shape; their mean over all replicas counts.
+            losses: gives them and their weights, of the same shape; their mean over all replicas
+                counts. Called in training steps only, so that it costs nothing elsewhere.
             share: that it is multiplied by.
         """
         if hasattr(self._step, "auxiliary"):
-            self._step.auxiliary.append((name, losses, share))
+            self._step.auxiliary.append((name, losses(), share))
 
     def begin_from(self, pretrained: Model) -> None:
         """Takes what the model needs from the one that was trained first."""

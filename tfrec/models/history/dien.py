@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, ClassVar
 
 import tensorflow as tf
@@ -84,7 +85,7 @@ class DIEN(RankingModel):
             states, weights = self._weights(vectors, inputs, history)
             parts.append(self.evolution[history.name](states, weights, mask))
             parts.append(candidate_vectors(vectors, inputs, history))
-            losses = self.next_event[history.name](states, events, mask, training=training)
+            losses = partial(self.next_event[history.name], states, events, mask, training=training)
             self.add_auxiliary("next_event", losses, self.auxiliary_weight)
         return self.mlp(tf.concat(parts, axis=-1), training=training)[:, 0]
 

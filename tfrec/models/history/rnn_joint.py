@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, ClassVar
 
 import tensorflow as tf
@@ -73,6 +74,6 @@ class RNNJoint(RankingModel):
             scores.append(tf.cast(tf.reduce_sum(user * candidate, axis=1), tf.float32))
             ids = inputs[history.mask_feature.name]
             table = self.embeddings.tables[str(history.mask_feature.table)]
-            losses = self.next_item[history.name](states, ids, table, training=training)
+            losses = partial(self.next_item[history.name], states, ids, table, training=training)
             self.add_auxiliary("next_item", losses, self.auxiliary_weight)
         return tf.add_n(scores)

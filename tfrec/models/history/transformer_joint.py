@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, ClassVar
 
 import tensorflow as tf
@@ -9,7 +10,7 @@ import tf_keras as keras
 from pydantic import NonNegativeFloat, NonNegativeInt
 
 from tfrec.config import Activation, Share, Width, Widths
-from tfrec.features import Features
+from tfrec.features import Features, History
 from tfrec.layers.embedding import (
     Embeddings,
     candidate_vectors,
@@ -90,17 +91,24 @@ class TransformerJoint(RankingModel):
             name, mask = history.name, history_mask(inputs, history)
             events = history_vectors(vectors, inputs, history)
             places = tf.cast(self.distances[name](distances(mask)), events.dtype)
-            encoded = decoded = tf.concat([events, places], axis=2)
+            steps = tf.concat([events, places], axis=2)
+            encoded = steps
             for block in self.encoder[name]:
                 encoded = block(encoded, mask, training=training)
             real = tf.cast(mask, encoded.dtype)
             mean = tf.einsum("be,bew->bw", real, encoded)
             mean /= tf.maximum(tf.reduce_sum(real, axis=1, keepdims=True), 1)
             parts += [mean, candidate_vectors(vectors, inputs, history)]
-            for block in self.decoder[name]:
-                decoded = block(decoded, mask, training=training)
-            ids = inputs[history.mask_feature.name]
-            table = self.embeddings.tables[str(history.mask_feature.table)]
-            losses = self.next_item[name](decoded, ids, table, training=training)
+            losses = partial(self._next_items, history, steps, inputs, training)
             self.add_auxiliary("next_item", losses, self.auxiliary_weight)
         return self.mlp(tf.concat(parts, axis=-1), training=training)[:, 0]
+
+    def _next_items(
+        self, history: History, steps: tf.Tensor, inputs: Inputs, training: bool | None
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Losses of the decoder, and their weights."""
+        for block in self.decoder[history.name]:
+            steps = block(steps, history_mask(inputs, history), training=training)
+        ids = inputs[history.mask_feature.name]
+        table = self.embeddings.tables[str(history.mask_feature.table)]
+        return self.next_item[history.name](steps, ids, table, training=training)

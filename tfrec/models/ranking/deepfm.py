@@ -13,7 +13,7 @@ from tfrec.layers.embedding import FieldEmbeddings
 from tfrec.layers.interactions import BiInteraction
 from tfrec.layers.linear import Linear
 from tfrec.layers.mlp import MLP
-from tfrec.models.base import Inputs, RankingModel
+from tfrec.models.base import SMALL_DATA, Inputs, RankingModel
 
 
 @keras.utils.register_keras_serializable("tfrec")
@@ -37,12 +37,7 @@ class DeepFM(RankingModel):
     Call: dict of inputs → {task: (batch,) logits}.
     """
 
-    defaults: ClassVar[dict[str, Any]] = {
-        "optimizers": {
-            "embedding": {"learning_rate": 1e-4, "l2": 1e-3},
-            "dense": {"learning_rate": 1e-4},
-        }
-    }
+    defaults: ClassVar[dict[str, Any]] = SMALL_DATA
 
     def __init__(
         self,

@@ -10,7 +10,7 @@ import tf_keras as keras
 from tfrec.config import Width
 from tfrec.features import Features
 from tfrec.layers.embedding import FieldAwareEmbeddings
-from tfrec.layers.interactions import upper_triangle
+from tfrec.layers.interactions import field_aware_products
 from tfrec.layers.linear import Linear
 from tfrec.models.base import SMALL_DATA, Inputs, RankingModel
 
@@ -38,6 +38,5 @@ class FFM(RankingModel):
 
     def logits(self, inputs: Inputs, training: bool | None) -> tf.Tensor:
         vectors = self.embeddings(inputs)
-        products = tf.einsum("bijk,bjik->bij", vectors, vectors)
-        pairs = tf.reduce_sum(upper_triangle(products), axis=1)
+        pairs = tf.reduce_sum(field_aware_products(vectors), axis=1)
         return self.linear(inputs) + tf.cast(pairs, tf.float32)

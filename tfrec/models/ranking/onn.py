@@ -10,7 +10,7 @@ import tf_keras as keras
 from tfrec.config import Activation, Share, Width, Widths
 from tfrec.features import Features
 from tfrec.layers.embedding import FieldAwareEmbeddings
-from tfrec.layers.interactions import upper_triangle
+from tfrec.layers.interactions import field_aware_products
 from tfrec.layers.mlp import MLP
 from tfrec.models.base import SMALL_DATA, Inputs, RankingModel
 
@@ -55,6 +55,6 @@ class ONN(RankingModel):
         vectors = self.embeddings(inputs)
         _, count, _, dim = vectors.shape
         copies = tf.einsum("biik->bik", vectors)
-        products = upper_triangle(tf.einsum("bijk,bjik->bij", vectors, vectors))
+        products = field_aware_products(vectors)
         signals = [tf.reshape(copies, [-1, count * dim]), products]
         return self.mlp(tf.concat(signals, axis=1), training=training)[:, 0]

@@ -12,7 +12,7 @@ from tfrec.features import Features
 from tfrec.layers.embedding import Embeddings, field_vectors
 from tfrec.layers.linear import HashedPairs, Linear
 from tfrec.layers.mlp import MLP
-from tfrec.models.base import Inputs, RankingModel
+from tfrec.models.base import SMALL_DATA, Inputs, RankingModel
 
 
 @keras.utils.register_keras_serializable("tfrec")
@@ -39,12 +39,7 @@ class WideDeep(RankingModel):
     Call: dict of inputs → {task: (batch,) logits}.
     """
 
-    defaults: ClassVar[dict[str, Any]] = {
-        "optimizers": {
-            "embedding": {"learning_rate": 1e-4, "l2": 1e-3},
-            "dense": {"learning_rate": 1e-4},
-        }
-    }
+    defaults: ClassVar[dict[str, Any]] = SMALL_DATA
 
     def __init__(
         self,
