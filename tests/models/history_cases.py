@@ -135,7 +135,7 @@ HISTORY_CASES: dict[str, Case] = {
         variants=({"evolution": "agru"}, {"evolution": "aigru"}, {"activation": "relu"}),
     ),
     "bst": Case(
-        {**_DEEP, "heads": 2, "activation": "relu"},
+        {**_DEEP, "heads": 2, "activation": "prelu"},
         bst,
         newest_odd,
         _POOLING,
@@ -143,7 +143,7 @@ HISTORY_CASES: dict[str, Case] = {
         variants=({"blocks": 2}, {"activation": "dice"}),
     ),
     "transformer_joint": Case(
-        {**_DEEP, "heads": 2, "negatives": 0},
+        {**_DEEP, "heads": 2, "negatives": 0, "activation": "prelu"},
         transformer_joint,
         newest_odd,
         _POOLING,

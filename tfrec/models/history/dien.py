@@ -85,7 +85,7 @@ class DIEN(RankingModel):
             states, weights = self._weights(vectors, inputs, history)
             parts.append(self.evolution[history.name](states, weights, mask))
             parts.append(candidate_vectors(vectors, inputs, history))
-            losses = partial(self.next_event[history.name], states, events, mask, training=training)
+            losses = partial(self._next_events, history, states, events, mask, training)
             self.add_auxiliary("next_event", losses, self.auxiliary_weight)
         return self.mlp(tf.concat(parts, axis=-1), training=training)[:, 0]
 
@@ -98,6 +98,17 @@ class DIEN(RankingModel):
         states = self.interests[history.name](events, mask=mask)
         candidate = candidate_vectors(vectors, inputs, history)
         return states, self.attention[history.name](states, candidate, mask)
+
+    def _next_events(
+        self,
+        history: History,
+        states: tf.Tensor,
+        events: tf.Tensor,
+        mask: tf.Tensor,
+        training: bool | None,
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Losses of the next event at every step, and their weights."""
+        return self.next_event[history.name](states, events, mask, training=training)
 
     def explain(self, inputs: Inputs) -> dict[str, tf.Tensor]:
         """Weights of every history's events, (batch, events), 0 at padding."""

@@ -10,7 +10,7 @@ import tf_keras as keras
 from pydantic import NonNegativeFloat, NonNegativeInt
 
 from tfrec.config import Width
-from tfrec.features import Features
+from tfrec.features import Features, History
 from tfrec.layers.embedding import Embeddings, candidate_vectors, history_mask, history_vectors
 from tfrec.layers.linear import Linear
 from tfrec.layers.next_event import NextItem
@@ -72,8 +72,14 @@ class RNNJoint(RankingModel):
             states = self.recurrent[history.name](events, mask=mask)
             user = last_state(states, mask)
             scores.append(tf.cast(tf.reduce_sum(user * candidate, axis=1), tf.float32))
-            ids = inputs[history.mask_feature.name]
-            table = self.embeddings.tables[str(history.mask_feature.table)]
-            losses = partial(self.next_item[history.name], states, ids, table, training=training)
+            losses = partial(self._next_items, history, states, inputs, training)
             self.add_auxiliary("next_item", losses, self.auxiliary_weight)
         return tf.add_n(scores)
+
+    def _next_items(
+        self, history: History, states: tf.Tensor, inputs: Inputs, training: bool | None
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Losses of the next item at every step, and their weights."""
+        ids = inputs[history.mask_feature.name]
+        table = self.embeddings.tables[str(history.mask_feature.table)]
+        return self.next_item[history.name](states, ids, table, training=training)
