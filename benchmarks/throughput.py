@@ -226,7 +226,7 @@ def _stored(arrays: dict[str, Any], features: Any, place: str) -> Any:
         with tf.io.TFRecordWriter(str(path)) as writer:
             for example in RecordBatchToExamplesEncoder(None).encode(batch):
                 writer.write(example)
-    return training_batches(place, features, BATCH, 0, range(20))
+    return training_batches(place, features, BATCH, 0, range(20)).repeat()
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ def sparse(values: Any, indices: Any, rows: int) -> tf.IndexedSlices:
     )
 
 
-def numpy_adam(table: Any, steps: list[tuple[Any, Any]], lr: float, l2: float) -> Any:
+def numpy_adam(table: Any, steps: list[tuple[Any, Any]], lr: float, l2: float, decay: float) -> Any:
     """Row by row, from the docstring's equations."""
     table = table.astype(np.float64).copy()
     m, v = np.zeros_like(table), np.zeros_like(table)
@@ -30,20 +30,22 @@ def numpy_adam(table: Any, steps: list[tuple[Any, Any]], lr: float, l2: float) -
             m[row] = 0.9 * m[row] + 0.1 * g
             v[row] = 0.999 * v[row] + 0.001 * g**2
             rate = lr * np.sqrt(1 - 0.999**t) / (1 - 0.9**t)
-            table[row] -= rate * m[row] / (np.sqrt(v[row]) + 1e-7)
+            decayed = lr * decay * table[row]
+            table[row] -= rate * m[row] / (np.sqrt(v[row]) + 1e-7) + decayed
     return table
 
 
-@pytest.mark.parametrize("l2", [0.0, 0.1])
-def test_row_sparse_adam_equals_numpy_with_repeated_rows(l2: float) -> None:
+@pytest.mark.parametrize(("l2", "decay"), [(0.0, 0.0), (0.1, 0.0), (0.0, 0.2), (0.1, 0.2)])
+def test_row_sparse_adam_equals_numpy_with_repeated_rows(l2: float, decay: float) -> None:
     rng = np.random.default_rng(0)
     table = rng.normal(size=(6, 2)).astype(np.float32)
     steps = [(rng.normal(size=(5, 2)), rng.integers(0, 6, 5)) for _ in range(7)]
     variable = tf.Variable(table)
-    optimizer = RowSparseAdam(0.05, l2=l2)
+    optimizer = RowSparseAdam(0.05, l2=l2, weight_decay=decay)
     for values, indices in steps:
         optimizer.apply_gradients([(sparse(values, indices, 6), variable)])
-    np.testing.assert_allclose(variable, numpy_adam(table, steps, 0.05, l2), rtol=1e-5, atol=1e-6)
+    expected = numpy_adam(table, steps, 0.05, l2, decay)
+    np.testing.assert_allclose(variable, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_row_sparse_adam_is_adam_when_every_row_is_in_every_batch() -> None:

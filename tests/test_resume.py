@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import random
+import re
 import resource
 import shutil
 import signal
@@ -20,7 +23,7 @@ from tfrec import train
 
 SETTINGS = (
     "batch_size=16", "epochs=4", "patience=9", "checkpoint_steps=5", "deterministic=true",
-    "model.hidden=[8]", "model.dim=4",
+    "model.hidden=[8]", "model.dim=4", "plateau={factor: 0.5, patience: 1}",
 )  # fmt: skip
 
 
@@ -49,7 +52,13 @@ def _step(path: Path) -> int:
     return int(path.stem.split("-")[1])
 
 
+def history(output: Path) -> list[dict[str, Any]]:
+    """Validations, which early stopping and the plateau go by."""
+    return json.loads((output / "metrics.json").read_text())["history"]
+
+
 def assert_same(first: Path, second: Path) -> None:
+    assert history(first) == history(second)
     one, two = weights(first), weights(second)
     assert one.keys() == two.keys()
     for name, value in one.items():
@@ -83,6 +92,8 @@ def test_killed_and_interrupted_equals_uninterrupted(
         )
         while process.poll() is None:
             if any(_step(p) >= least for p in last.glob("ckpt-*.index")):
+                if number == signal.SIGKILL:
+                    time.sleep(random.random() / 10)  # at whatever step it is by then
                 process.send_signal(number)
                 break
             time.sleep(0.002)
@@ -109,16 +120,20 @@ def nearly_done(tmp_path: Path, uninterrupted: Path) -> Path:
     return output
 
 
+@pytest.mark.parametrize("damage", ["truncated", "missing index"])
 def test_damaged_newest_checkpoint_falls_back_with_a_warning(
-    shop: Path, nearly_done: Path, uninterrupted: Path
+    shop: Path, nearly_done: Path, uninterrupted: Path, damage: str
 ) -> None:
     last = nearly_done / "checkpoints" / "last"
     newest, before = sorted(last.glob("*.index"), key=_step)[:-3:-1]
     data = newest.with_suffix(".data-00000-of-00001")
-    data.write_bytes(data.read_bytes()[:100])
+    if damage == "truncated":
+        data.write_bytes(data.read_bytes()[:100])
+    else:
+        newest.unlink()
     done = run(shop, nearly_done)
     assert done.returncode == 0, done.stderr
-    assert f"warning: checkpoint {newest.with_suffix('')} cannot be read" in done.stdout
+    assert f"warning: checkpoint {newest.with_suffix('')} " in done.stdout
     assert f"going on from step {_step(before)}" in done.stdout
     assert_same(nearly_done, uninterrupted)
 
@@ -158,12 +173,20 @@ def test_finished_run_says_so_and_other_settings_are_refused(
 def test_not_a_number_stops_at_once_and_keeps_the_last_good_checkpoint(
     shop: Path, tmp_path: Path
 ) -> None:
+    """Weights overflow after some steps at a rate that rises with every step."""
     output = tmp_path / "run"
     arguments = command(shop, output)[3:]
-    arguments += ["--set", "optimizers.dense={name: sgd, learning_rate: 1.0e+30}"]
+    schedule = "schedule: {kind: constant, warm_up: 100000}"
+    arguments += ["--set", f"optimizers.dense={{name: sgd, learning_rate: 1.0e+7, {schedule}}}"]
     result = CliRunner().invoke(train.main, arguments)
     assert result.exit_code == 1
-    last = result.output.strip().splitlines()[-1]
-    assert "is not finite" in last
-    assert "step " in last
-    assert "the gradient of" in last or "the loss" in last
+    found = re.search(
+        r"step (\d+): (the loss|the gradient of \S+) is not finite", result.output.splitlines()[-1]
+    )
+    assert found, result.output
+    kept = sorted(output.glob("checkpoints/last/*.index"), key=_step)
+    assert 5 <= _step(kept[-1]) < int(found.group(1)) <= _step(kept[-1]) + 5
+    reader = tf.train.load_checkpoint(str(kept[-1].with_suffix("")))
+    for name in reader.get_variable_to_shape_map():
+        value = reader.get_tensor(name)
+        assert value.dtype.kind != "f" or np.isfinite(value).all(), name

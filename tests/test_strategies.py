@@ -24,7 +24,7 @@ from tfrec.strict import UserError
 
 SETTINGS = (
     "batch_size=50", "epochs=1", "model.hidden=[8]", "model.dim=4", "model.dropout=0",
-    "clip_norm=0.5", "embedding_l2=0.001",
+    "clip_norm=0.5",
 )  # fmt: skip
 
 
@@ -184,3 +184,12 @@ def test_without_a_cluster_there_is_one_clear_line(monkeypatch: Any, strategy: s
 
 def test_auto_is_one_device_without_several_gpus() -> None:
     assert make_strategy("auto").num_replicas_in_sync == 1
+
+
+def test_jit_is_refused_on_several_devices(shop: Path, tmp_path: Path) -> None:
+    result = CliRunner().invoke(
+        train.main, [*arguments(shop, tmp_path / "run", "mirrored"), "--jit"]
+    )
+    assert result.exit_code == 1
+    assert "jit works on one device only" in result.output
+    assert not (tmp_path / "run").exists()

@@ -56,6 +56,34 @@ def test_search_goes_on_and_exports_the_best(shop: Path, tmp_path: Path) -> None
     assert f"{scores[best]:.4f}" in table[2]
 
 
+def test_settings_that_diverge_are_given_up_and_others_tried(shop: Path, tmp_path: Path) -> None:
+    space = {"optimizers.dense.learning_rate": {"choices": [1.0e30, 0.001]}}
+    training = {"data": str(shop), "model": {"id": "dnn", "dim": 4, "hidden": [4]}, "epochs": 1}
+    training["optimizers"] = {"dense": {"name": "sgd"}}
+    config = write(tmp_path, shop, training=training, space=space, trials=4)
+    result = start(config, tmp_path / "search")
+    assert result.exit_code == 0, result.output
+    assert "is not finite" in result.output
+    assert "| pruned |" in result.output
+    assert "best: " in result.output
+
+
+def test_a_search_that_was_killed_counts_what_its_trial_had_found(
+    shop: Path, tmp_path: Path
+) -> None:
+    """The best validation of a trial came before the kill; no later one reaches it."""
+    space = {"model.hidden": {"choices": [[4]]}}
+    config, output = write(tmp_path, shop, space=space, trials=1), tmp_path / "search"
+    assert start(config, output).exit_code == 0
+    (run,) = (output / "trials").iterdir()
+    metrics = json.loads((run / "metrics.json").read_text())
+    (run / "metrics.json").unlink()  # as if killed after its last checkpoint
+    (output / "study.db").unlink()
+    result = start(config, output)
+    assert result.exit_code == 0, result.output
+    assert f"{metrics['best_score']:.4f} | complete" in result.output
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

@@ -98,6 +98,12 @@ class Checkpoints:
         found = (re.fullmatch(r"ckpt-(\d+)\.index", p.name) for p in self.directory.glob("*"))
         return sorted(int(match.group(1)) for match in found if match)
 
+    def drop_after(self, step: int) -> None:
+        """Drops the checkpoints of later steps."""
+        for later in self.steps():
+            if later > step and self.chief:
+                self._remove(later)
+
     def restore(self, step: int) -> None:
         """Restores the checkpoint of a step.
 
@@ -119,6 +125,9 @@ class Checkpoints:
             UserError: there are some, and none can be read.
         """
         steps = self.steps()
+        parts = (re.match(r"ckpt-(\d+)\.data-", p.name) for p in self.directory.glob("*"))
+        for step in sorted({int(match.group(1)) for match in parts if match} - set(steps)):
+            warn(f"checkpoint {self.path(step)} is not whole; trying the one before")
         for step in reversed(steps):
             try:
                 self.restore(step)

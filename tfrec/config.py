@@ -116,6 +116,12 @@ class LossConfig(Strict):
     gamma: NonNegativeFloat = 2.0
     alpha: Annotated[float, Field(ge=0, le=1)] = 0.25
 
+    @model_validator(mode="after")
+    def _known_to_it(self) -> LossConfig:
+        if self.pos_weight != 1 and self.kind != "bce":
+            raise ValueError(f"`pos_weight` belongs to bce, not to {self.kind}")
+        return self
+
 
 class PlateauConfig(Strict):
     """Lowers all learning rates when the validation metric no longer gets better.

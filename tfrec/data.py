@@ -197,7 +197,11 @@ def readable(batches: tf.data.Dataset, directory: str | Path) -> Iterator[Any]:
 
 
 def broken_file(directory: str | Path, error: Exception) -> UserError:
-    """The error to raise when a TFRecord of the data set could not be read to its end."""
+    """The error to raise when a TFRecord of the data set could not be read to its end.
+
+    Raises:
+        tf.errors.InvalidArgumentError: the data set is not to blame.
+    """
     if isinstance(error, tf.errors.OutOfRangeError):
         return UserError(
             f"data set {directory} has fewer training examples than {FILE_NAME} says; make it again"
@@ -212,5 +216,7 @@ def broken_file(directory: str | Path, error: Exception) -> UserError:
                 f"{path}: truncated or damaged after {rows:,} examples; make the data set again"
             )
     message = re.search(r"feature \S+: an id is beyond.*|Could not parse.*|Key: .*", str(error))
+    if not message and isinstance(error, tf.errors.InvalidArgumentError):
+        raise error
     reason = message.group(0) if message else str(error).splitlines()[0]
     return UserError(f"data set {directory}: {reason}")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from tfrec.config import TrainConfig, check_hyperparameters, over_defaults
-from tfrec.features import Features
+from tfrec.features import FILE_NAME, Features
 from tfrec.models.registry import find
 from tfrec.strict import UserError
 
@@ -52,7 +52,7 @@ class Run:
         if (directory / CONFIG).is_file():
             if not overwrite:
                 self._check_same(Run.load(directory))
-        elif directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+        elif directory.exists() and not _begun(directory):
             raise UserError(f"{directory} exists and is no run; name another --output")
 
     def start(self, overwrite: bool) -> None:
@@ -166,6 +166,13 @@ class Run:
         partial = path.with_suffix(".partial")
         partial.write_text(json.dumps({**self.metrics(), **values}, indent=1) + "\n")
         partial.replace(path)
+
+
+def _begun(directory: Path) -> bool:
+    """Whether a directory holds nothing but what a start that was killed leaves."""
+    if not directory.is_dir():
+        return False
+    return {path.name for path in directory.iterdir()} <= {FILE_NAME, f"{CONFIG}.partial"}
 
 
 def resolve(values: dict[str, Any], where: str) -> tuple[TrainConfig, Features]:

@@ -15,6 +15,10 @@ class UserError(Exception):
     """Something that the user can mend: one line that names the thing and what would be right."""
 
 
+class NotFiniteError(UserError):
+    """A training that diverged."""
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """Ending of a message about an unknown name: the nearest known one, or all of them."""
     known = [str(item) for item in known]

@@ -150,7 +150,7 @@ def train(
     if chief:  # the model could be built: from here on there is a run
         run.start(overwrite)
     console.print(trainer.describe(), highlight=False)
-    step = trainer.resume()
+    step = None if overwrite else trainer.resume()
     if step is not None:
         console.print(f"going on from step {step}", highlight=False)
     elif trainer.model.pretrained:

@@ -23,7 +23,7 @@ from tfrec.evaluation import Evaluator
 from tfrec.optimizers import composite, create_slots
 from tfrec.runs import Run
 from tfrec.strategies import coordinator, dealt, distributed, is_chief
-from tfrec.strict import UserError
+from tfrec.strict import NotFiniteError, UserError
 
 SHOWN_STEPS = 20
 _NOT_FINITE = re.compile(r"(the loss|the gradient of \S+) : Tensor had")
@@ -89,6 +89,8 @@ class Trainer:
         self.run, self.config, self.console = run, run.config, console
         self.strategy = strategy or tf.distribute.get_strategy()
         config = self.config
+        if config.jit and self.strategy.num_replicas_in_sync > 1:
+            raise UserError("jit works on one device only: leave out --jit, or take --strategy one")
         keras.utils.set_random_seed(config.seed)
         if config.deterministic:
             tf.config.experimental.enable_op_determinism()
@@ -169,6 +171,7 @@ class Trainer:
         )
         if step is not None:
             self.position.load()
+            self.best.drop_after(step)  # of validations that are still to come
         return step
 
     def fit(self) -> Validation | None:
@@ -226,6 +229,8 @@ class Trainer:
                     position.epoch, position.step_in_epoch = position.epoch + 1, 0
                 position.store()
                 self.last.save(self.step)
+                if done in due:
+                    self._write_summaries(self.history[-1])
                 started = time.perf_counter()
                 if self.watch and done in due:
                     self.watch(self.step, self.score(self.history[-1]))
@@ -283,9 +288,10 @@ class Trainer:
             found = _NOT_FINITE.search(str(error))
             if not found:
                 raise broken_file(self.config.data, error) from None
-            raise UserError(
+            raise NotFiniteError(
                 f"step {self.step + 1}: {found.group(1)} is not finite; the last good checkpoint "
-                "stays: lower the learning rate, set clip_norm, or look at the data"
+                "stays. Look at the data, or begin anew in another --output with a lower learning "
+                "rate or with clip_norm"
             ) from None
 
     @contextlib.contextmanager
@@ -296,7 +302,9 @@ class Trainer:
             self.signal = number
 
         in_main = threading.current_thread() is threading.main_thread()  # others may not
-        numbers = (signal.SIGTERM, signal.SIGINT) if in_main else ()
+        # Machines that take their steps together would not see a signal at the same step.
+        together = isinstance(self.strategy, tf.distribute.MultiWorkerMirroredStrategy)
+        numbers = (signal.SIGTERM, signal.SIGINT) if in_main and not together else ()
         before = {number: signal.signal(number, note) for number in numbers}
         try:
             yield
@@ -322,7 +330,6 @@ class Trainer:
         if metrics and self._best() == newest:
             self.best.save(self.step)
         self._lower_rates()
-        self._write_summaries(newest)
         self.console.print(
             f"epoch {epoch:.2f}  loss {loss:.4f}  "
             + "".join(f"{name} {value:.4f}  " for name, value in auxiliary.items())

@@ -13,7 +13,7 @@ from pydantic import PositiveInt, model_validator
 
 from tfrec.cli import command, quiet_import
 from tfrec.config import merge
-from tfrec.strict import Strict, UserError
+from tfrec.strict import NotFiniteError, Strict, UserError
 
 CONFIG = "tune.yaml"
 START_UP_TRIALS = 5  # before pruning, and before the sampler follows what it has seen
@@ -145,6 +145,7 @@ def _directory(output: Path, parameters: dict[str, Any]) -> Path:
 def _run(trial: Any, search: TuneConfig, output: Path) -> float:
     from tfrec.train import train
 
+    pruned = _optuna().TrialPruned
     values = search.training
     for key, choice in search.space.items():
         nested: Any = choice.suggest(trial, key)
@@ -153,16 +154,20 @@ def _run(trial: Any, search: TuneConfig, output: Path) -> float:
         values = merge(values, nested)
     directory = _directory(output, trial.params)
     click.echo(f"trial {trial.number}: {trial.params}")
-    scores: list[float] = []
 
     def watch(step: int, score: float) -> None:
-        scores.append(score)
         trial.report(score, step)
         if trial.should_prune():
-            raise _optuna().TrialPruned
+            raise pruned
 
-    metrics = train(values, directory, str(output / CONFIG), export=False, watch=watch)
-    return max(scores, default=metrics["best_score"])
+    try:
+        metrics = train(values, directory, str(output / CONFIG), export=False, watch=watch)
+    except NotFiniteError as error:  # settings that diverge are bad ones, and others are tried
+        click.echo(str(error))
+        raise pruned from None
+    if metrics["best_score"] is None:
+        raise UserError("the search needs a data set with a validation split")
+    return metrics["best_score"]
 
 
 def _table(study: Any, search: TuneConfig) -> str:

@@ -127,8 +127,7 @@ class Model(keras.Model, metaclass=_Complete):
         """One step on (inputs, labels by task, weights). Used by `fit` and by `tfrec.train`.
 
         Raises:
-            tf.errors.InvalidArgumentError: the loss or a gradient is not finite; no variable has
-                changed then.
+            tf.errors.InvalidArgumentError: the loss or a gradient is not finite.
         """
         replicas = tf.distribute.get_strategy().num_replicas_in_sync
         losses, total, gradients = self._losses_and_gradients(*data)
