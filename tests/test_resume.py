@@ -188,5 +188,5 @@ def test_not_a_number_stops_at_once_and_keeps_the_last_good_checkpoint(
     assert 5 <= _step(kept[-1]) < int(found.group(1)) <= _step(kept[-1]) + 5
     reader = tf.train.load_checkpoint(str(kept[-1].with_suffix("")))
     for name in reader.get_variable_to_shape_map():
-        value = reader.get_tensor(name)
+        value = np.asarray(reader.get_tensor(name))
         assert value.dtype.kind != "f" or np.isfinite(value).all(), name

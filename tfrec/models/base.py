@@ -216,12 +216,16 @@ class Model(keras.Model, metaclass=_Complete):
 
 
 def _finite(gradient: Any, variable: tf.Variable) -> Any:
-    """The gradient, checked; named by its variable where it is not finite."""
-    message = f"the gradient of {variable.name}"
-    if isinstance(gradient, tf.IndexedSlices):
-        values = tf.debugging.check_numerics(gradient.values, message)
-        return tf.IndexedSlices(values, gradient.indices, gradient.dense_shape)
-    return tf.debugging.check_numerics(gradient, message)
+    """The gradient, checked; named by its variable where its norm is not finite.
+
+    Moments hold squares of gradients, so that these have to be finite too.
+    """
+    sparse = isinstance(gradient, tf.IndexedSlices)
+    values = gradient.values if sparse else gradient
+    norm = tf.debugging.check_numerics(tf.nn.l2_loss(values), f"the gradient of {variable.name}")
+    with tf.control_dependencies([norm]):
+        values = tf.identity(values)
+    return tf.IndexedSlices(values, gradient.indices, gradient.dense_shape) if sparse else values
 
 
 class RankingModel(Model):
