@@ -210,17 +210,15 @@ def _stored(arrays: dict[str, Any], features: Any, place: str) -> Any:
 
     folder = Path(place) / "examples"
     folder.mkdir()
+    columns = {
+        key: np.stack([arrays[field.name] for field in fields], axis=1)
+        for key, fields in features.packed.items()
+    }
+    columns["label:click"] = arrays["label:click"][:, np.newaxis]
     shards = 8
     for shard in range(shards):
-        part = {
-            name: pa.array(array[shard::shards].reshape(-1, 1).tolist())
-            for name, array in arrays.items()
-        }
         batch = pa.RecordBatch.from_pydict(
-            {
-                name: values.cast(pa.list_(pa.float32() if name[0] != "c" else pa.int64()))
-                for name, values in part.items()
-            }
+            {name: pa.array(list(values[shard::shards])) for name, values in columns.items()}
         )
         path = folder / f"train-{shard:05d}-of-{shards:05d}.tfrecord"
         with tf.io.TFRecordWriter(str(path)) as writer:

@@ -7,7 +7,7 @@ from typing import Any
 from pipeline.declaration import Declaration
 from pipeline.events import Layout
 from pipeline.statistics import SplitStatistics
-from tfrec.features import SPLITS, Column, Feature, Features, History, Label, Table
+from tfrec.features import IDS, NUMBERS, SPLITS, Column, Feature, Features, History, Label, Table
 
 
 def raw_columns(
@@ -95,6 +95,16 @@ def describe(
         item_key=declaration.item,
         counts={split: counts[split] for split in SPLITS if split in counts},
     )
+
+
+def packed_fields(declaration: Declaration) -> dict[str, list[str]]:
+    """Names in `Features.packed`, known before the tables are."""
+    packed: dict[str, list[str]] = {}
+    for name, feature in declaration.features.items():
+        if not feature.separator:
+            key = NUMBERS if feature.kind == "number" else IDS
+            packed.setdefault(key, []).append(name)
+    return packed
 
 
 def tables_of_fields(declaration: Declaration) -> dict[str, str]:

@@ -19,13 +19,18 @@ from tfx_bsl.tfxio.tensor_representation_util import InferTensorRepresentationsF
 
 from pipeline import writers
 from pipeline.declaration import Declaration
-from pipeline.description import catalogue_columns, raw_columns, tables_of_fields
+from pipeline.description import (
+    catalogue_columns,
+    packed_fields,
+    raw_columns,
+    tables_of_fields,
+)
 from pipeline.events import REJECTED, Layout, ParseEvents
 from pipeline.examples import ExamplesBySplit
 from pipeline.sources import ReadSource
 from pipeline.statistics import Statistics
 from pipeline.transform import make_preprocessing_fn
-from tfrec.features import ITEM_KEY, LABEL_PREFIX, USER_KEY, WEIGHT
+from tfrec.features import IDS, ITEM_KEY, LABEL_PREFIX, USER_KEY, WEIGHT
 
 SAMPLE_ROWS = 100
 
@@ -106,7 +111,9 @@ class Flow:
         batches = batches | f"{split} with labels" >> beam.Map(writers.with_passthrough)
         if split == "train":
             tables = tables_of_fields(self.declaration)
-            ids = batches | "ids" >> beam.FlatMap(writers.ids_by_table, tables)
+            ids = batches | "ids" >> beam.FlatMap(
+                writers.ids_by_table, tables, packed_fields(self.declaration).get(IDS, [])
+            )
             counts = ids | "count ids" >> beam.CombinePerKey(writers.CountIds())
             self._keep("ids", counts | "ids by table" >> beam.combiners.ToDict())
             depths = _depths(self.declaration)

@@ -9,6 +9,7 @@ import tensorflow as tf
 import tensorflow_transform as tft
 
 from pipeline.declaration import Declaration, FeatureDeclaration
+from pipeline.description import packed_fields
 
 Tensors = dict[str, Any]
 
@@ -19,9 +20,10 @@ def make_preprocessing_fn(declaration: Declaration) -> Callable[[Tensors], Tenso
     """The `preprocessing_fn` of a declared data set.
 
     Inputs: one (batch,) tensor per raw column, one ragged (batch, events) tensor per
-    `<history>_<column>`. Outputs, under the features' names: (batch,) ids or float32; ragged
-    (batch, values) for many values; ragged (batch, events[, values]) in a history; ragged
-    (batch, values) for a cross. Ids are int64, 0 is a missing value.
+    `<history>_<column>`. Outputs: under `IDS` and `NUMBERS`, (batch, fields) int64 and float32 of
+    the features with one value; under the features' names, ragged (batch, values) for many
+    values, ragged (batch, events[, values]) in a history, ragged (batch, values) for a cross.
+    Ids are int64, 0 is a missing value.
 
     Vocabularies count the events of the analysed split once each: a history looks its values up
     in the vocabulary of the feature that it repeats.
@@ -29,15 +31,19 @@ def make_preprocessing_fn(declaration: Declaration) -> Callable[[Tensors], Tenso
 
     def preprocessing_fn(inputs: Tensors) -> Tensors:
         lookups = _Lookups(declaration, inputs)
-        outputs = {name: lookups.value(name, None) for name in declaration.features}
+        values = {name: lookups.value(name, None) for name in declaration.features}
         for history, declared in declaration.histories.items():
             for name in declared.features:
                 value = lookups.value(name, history)
-                outputs[f"{history}_{name}"] = value[:, -declared.length :]
+                values[f"{history}_{name}"] = value[:, -declared.length :]
         for cross in declaration.crosses:
-            parts = [_row_ids(outputs[name]) for name in cross.features]
-            outputs[cross.name] = 1 + tf.ragged.cross_hashed(parts, cross.buckets)
-        return outputs
+            parts = [_row_ids(values[name]) for name in cross.features]
+            values[cross.name] = 1 + tf.ragged.cross_hashed(parts, cross.buckets)
+        packed = {
+            key: tf.stack([values.pop(name) for name in names], axis=1)
+            for key, names in packed_fields(declaration).items()
+        }
+        return {**packed, **values}
 
     return preprocessing_fn
 

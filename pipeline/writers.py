@@ -15,7 +15,7 @@ import tensorflow as tf
 from tfx_bsl.coders.example_coder import RecordBatchToExamplesEncoder
 
 from pipeline.progress import advance
-from tfrec.features import SPLITS
+from tfrec.features import IDS, SPLITS
 
 
 class WriteShards(beam.PTransform):
@@ -102,12 +102,22 @@ class CountIds(beam.CombineFn):
 
 
 def ids_by_table(
-    batch: pa.RecordBatch, tables: dict[str, str]
+    batch: pa.RecordBatch, tables: dict[str, str], packed: list[str]
 ) -> Iterator[tuple[str, tuple[np.ndarray, np.ndarray]]]:
-    """(table, (sorted ids, counts)) of every feature in `tables` (feature → table)."""
+    """(table, (sorted ids, counts)) of every feature in `tables` (feature → table).
+
+    Those in `packed` are in this order under `IDS`.
+    """
+
+    def values(column: str) -> np.ndarray:
+        return batch.column(column).flatten().to_numpy(zero_copy_only=False)
+
+    single = (
+        dict(zip(packed, values(IDS).reshape(-1, len(packed)).T, strict=True)) if packed else {}
+    )
     for name, table in tables.items():
-        values = batch.column(name).flatten().to_numpy(zero_copy_only=False)
-        yield table, np.unique(values, return_counts=True)
+        ids = single[name] if name in single else values(name)
+        yield table, np.unique(ids, return_counts=True)
 
 
 def longest_lists(batch: pa.RecordBatch, depths: dict[str, int]) -> Iterator[tuple[str, int]]:

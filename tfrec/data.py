@@ -10,7 +10,16 @@ from typing import Any
 
 import tensorflow as tf
 
-from tfrec.features import FILE_NAME, ITEM_KEY, LABEL_PREFIX, USER_KEY, WEIGHT, Feature, Features
+from tfrec.features import (
+    FILE_NAME,
+    IDS,
+    ITEM_KEY,
+    LABEL_PREFIX,
+    USER_KEY,
+    WEIGHT,
+    Feature,
+    Features,
+)
 from tfrec.strict import UserError
 
 # Records go from file to batch as blocks and are shuffled a window at a time: an element of a
@@ -122,8 +131,12 @@ def _parsed(batches: tf.data.Dataset, features: Features, keys: bool) -> tf.data
 def stored_spec(features: Features) -> dict[str, Any]:
     """How the stored examples are parsed."""
     spec: dict[str, Any] = {}
+    for key, fields in features.packed.items():
+        dtype = tf.int64 if key == IDS else tf.float32
+        spec[key] = tf.io.FixedLenFeature([len(fields)], dtype)
     for feature in (*features.features, *features.crosses):
-        spec[feature.name] = _stored(feature, in_history=False)
+        if feature.length:
+            spec[feature.name] = _stored(feature, in_history=False)
     for history in features.histories:
         for feature in history.features:
             spec[feature.name] = _stored(feature, in_history=True)
@@ -139,8 +152,6 @@ def stored_spec(features: Features) -> dict[str, Any]:
 
 def _stored(feature: Feature, in_history: bool) -> Any:
     dtype = tf.int64 if feature.kind == "category" else tf.float32
-    if not in_history and not feature.length:
-        return tf.io.FixedLenFeature([], dtype)
     nested = in_history and feature.length
     lengths = [tf.io.RaggedFeature.RowLengths(f"{feature.name}$row_lengths_1")] if nested else []
     return tf.io.RaggedFeature(
@@ -149,15 +160,19 @@ def _stored(feature: Feature, in_history: bool) -> Any:
 
 
 def pad(features: Features, values: dict[str, Any]) -> dict[str, tf.Tensor]:
-    """Model inputs of transformed values: ragged ones become dense, padded with 0 on the right.
+    """Model inputs of transformed values, by feature; lists are padded with 0 on the right.
 
     Args:
         features: of the data set.
-        values: by feature, as stored or as the transform returns them.
+        values: as stored, or as the transform returns them.
     """
     inputs = {}
+    for key, fields in features.packed.items():
+        for feature, value in zip(fields, tf.unstack(values[key], axis=1), strict=True):
+            inputs[feature.name] = value
     for feature in (*features.features, *features.crosses):
-        inputs[feature.name] = _dense(values[feature.name], [feature.length])
+        if feature.length:
+            inputs[feature.name] = _dense(values[feature.name], [feature.length])
     for history in features.histories:
         for feature in history.features:
             inputs[feature.name] = _dense(values[feature.name], [history.length, feature.length])
@@ -171,15 +186,16 @@ def _dense(value: Any, lengths: list[int | None]) -> tf.Tensor:
 
 
 def _check_ids(features: Features, inputs: dict[str, tf.Tensor]) -> None:
-    """An id beyond its table would be an error on a CPU and zeros on a GPU: it is an error."""
+    """An id outside its table would be an error on a CPU and zeros on a GPU: it is an error."""
     steps = [feature for history in features.histories for feature in history.features]
     for feature in (*features.features, *features.crosses, *steps):
         if feature.kind == "category":
             size = features.table(feature.table).size
+            unsigned = tf.bitcast(inputs[feature.name], tf.uint64)  # what is negative is huge
             tf.debugging.assert_less(
-                tf.reduce_max(inputs[feature.name]),
-                tf.constant(size, tf.int64),
-                f"feature {feature.name}: an id is beyond its table of {size} rows; "
+                tf.reduce_max(unsigned),
+                tf.constant(size, tf.uint64),
+                f"feature {feature.name}: an id is outside its table of {size} rows; "
                 "make the data set again",
             )
 
@@ -215,7 +231,7 @@ def broken_file(directory: str | Path, error: Exception) -> UserError:
             return UserError(
                 f"{path}: truncated or damaged after {rows:,} examples; make the data set again"
             )
-    message = re.search(r"feature \S+: an id is beyond.*|Could not parse.*|Key: .*", str(error))
+    message = re.search(r"feature \S+: an id is outside.*|Could not parse.*|Key: .*", str(error))
     if not message and isinstance(error, tf.errors.InvalidArgumentError):
         raise error
     reason = message.group(0) if message else str(error).splitlines()[0]

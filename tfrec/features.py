@@ -18,11 +18,13 @@ from typing import Any, Literal
 
 from tfrec.strict import UserError, nearest
 
-FORMAT = 1
+FORMAT = 2
 FILE_NAME = "features.json"
 SPLITS = ("train", "validation", "test")
 
 # Keys of a stored example that are no model input. Features cannot have these names.
+IDS = "fields:ids"
+NUMBERS = "fields:numbers"
 LABEL_PREFIX = "label:"
 WEIGHT = "weight:"
 USER_KEY = "key:user"
@@ -160,6 +162,17 @@ class Features:
     def numbers(self) -> tuple[Feature, ...]:
         """Fields with a number."""
         return tuple(f for f in self.features if f.kind == "number")
+
+    @property
+    def packed(self) -> dict[str, tuple[Feature, ...]]:
+        """Fields with exactly one value, by the key under which an example holds them in a row.
+
+        One key costs as much to parse as one value, so that a key for each would make reading
+        several times slower.
+        """
+        keys = {IDS: self.categories, NUMBERS: self.numbers}
+        single = {key: tuple(f for f in fields if not f.length) for key, fields in keys.items()}
+        return {key: fields for key, fields in single.items() if fields}
 
     @property
     def candidates(self) -> tuple[Feature, ...]:

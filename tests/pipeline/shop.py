@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import io
+import json
 import pickle
 import random
 import subprocess
@@ -270,6 +271,12 @@ def by_key(examples: Iterable[Row]) -> dict[tuple[str, str], Row]:
 
 def stored(directory: Path, split: str) -> dict[tuple[str, str], dict[str, np.ndarray[Any, Any]]]:
     """Stored examples of a split by (user, item), with no other code than protobuf's."""
+    fields = json.loads((directory / "features.json").read_text())["features"]
+    single = [(f["kind"], f["name"]) for f in fields if f["length"] is None]
+    names = {
+        "fields:ids": [name for kind, name in single if kind == "category"],
+        "fields:numbers": [name for kind, name in single if kind == "number"],
+    }
     examples = {}
     for path in sorted(directory.glob(f"examples/{split}-*.tfrecord")):
         for record in tf.data.TFRecordDataset(str(path)).as_numpy_iterator():
@@ -277,7 +284,12 @@ def stored(directory: Path, split: str) -> dict[tuple[str, str], dict[str, np.nd
             values = {}
             for name, field in fields.items():
                 kind = field.WhichOneof("kind")
-                values[name] = np.array(getattr(field, kind).value if kind else [])
+                found = np.array(getattr(field, kind).value if kind else [])
+                if name in names:
+                    parts = np.split(found, len(found))
+                    values |= dict(zip(names[name], parts, strict=True))
+                else:
+                    values[name] = found
             key = (values[USER_KEY][0].decode(), values[ITEM_KEY][0].decode())
             assert key not in examples
             examples[key] = values
