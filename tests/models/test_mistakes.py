@@ -90,14 +90,12 @@ def test_attention_looks_at_the_candidate_and_not_at_the_history_alone() -> None
     unit = model.units["liked"]
 
     def weights(inputs: Any) -> Any:
-        from tfrec.layers.embedding import candidate_vectors, history_mask, history_vectors
+        from tfrec.layers.embedding import history_vectors
 
         history = model.features.histories[0]
         given = tensors(inputs)
         vectors = model.embeddings(given)
-        events = history_vectors(vectors, given, history)
-        candidate = candidate_vectors(vectors, given, history)
-        return unit(events, candidate, history_mask(given, history)).numpy()
+        return unit(*history_vectors(vectors, given, history)).numpy()
 
     before = weights(inputs)
     changed = weights({**inputs, "item": np.roll(inputs["item"], 1)})

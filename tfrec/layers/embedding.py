@@ -158,36 +158,27 @@ def mean_of_values(vectors: tf.Tensor, ids: tf.Tensor) -> tf.Tensor:
     return tf.reduce_sum(vectors, axis=-2) / tf.maximum(count, 1)
 
 
-def history_mask(inputs: dict[str, tf.Tensor], history: History) -> tf.Tensor:
-    """True at real events: (batch, events)."""
-    return inputs[history.mask_feature.name] != 0
-
-
 def history_vectors(
     vectors: dict[str, tf.Tensor], inputs: dict[str, tf.Tensor], history: History
-) -> tf.Tensor:
-    """Each event of a history as one vector, its features side by side.
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Each event of a history as one vector, its features side by side, and the candidate's.
+
+    Args:
+        vectors: of categories, as `Embeddings` returns them.
+        inputs: of the model.
+        history: whose events are wanted.
 
     Returns:
-        (batch, events, width); zero at padding.
+        Events (batch, events, width), zero at padding; the candidate in the same features
+        (batch, width); True at real events (batch, events).
     """
-    parts = [
-        vectors[f.name] if f.kind == "category" else inputs[f.name][..., tf.newaxis]
-        for f in history.features
-    ]
-    return _joined(parts)
 
+    def joined(names: list[str]) -> tf.Tensor:
+        return _joined([vectors[n] if n in vectors else inputs[n][..., tf.newaxis] for n in names])
 
-def candidate_vectors(
-    vectors: dict[str, tf.Tensor], inputs: dict[str, tf.Tensor], history: History
-) -> tf.Tensor:
-    """The candidate in the form that `history_vectors` has: (batch, width)."""
-    parts = [
-        vectors[name] if f.kind == "category" else inputs[name][..., tf.newaxis]
-        for f in history.features
-        for name in [str(f.mirrors)]
-    ]
-    return _joined(parts)
+    events = joined([f.name for f in history.features])
+    candidate = joined([str(f.mirrors) for f in history.features])
+    return events, candidate, inputs[history.mask_feature.name] != 0
 
 
 def field_vectors(

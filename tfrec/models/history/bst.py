@@ -9,16 +9,10 @@ import tf_keras as keras
 
 from tfrec.config import Activation, Share, Width, Widths
 from tfrec.features import Features
-from tfrec.layers.embedding import (
-    Embeddings,
-    candidate_vectors,
-    field_vectors,
-    history_mask,
-    history_vectors,
-)
+from tfrec.layers.embedding import Embeddings, field_vectors, history_vectors
 from tfrec.layers.mlp import MLP
 from tfrec.layers.transformer import Distances, TransformerBlock, distances, newest_first
-from tfrec.models.base import Inputs, RankingModel
+from tfrec.models.base import SMALL_HISTORIES, Inputs, RankingModel
 
 
 @keras.utils.register_keras_serializable("tfrec")
@@ -44,9 +38,7 @@ class BST(RankingModel):
     Memory: batch × heads × events².
     """
 
-    defaults: ClassVar[dict[str, Any]] = {
-        "optimizers": {"embedding": {"l2": 3e-3}, "dense": {"learning_rate": 3e-4}}
-    }
+    defaults: ClassVar[dict[str, Any]] = SMALL_HISTORIES
 
     def __init__(
         self,
@@ -71,11 +63,9 @@ class BST(RankingModel):
         vectors = self.embeddings(inputs)
         parts = [field_vectors(vectors, inputs, self.features)]
         for history in self.features.histories:
-            events = history_vectors(vectors, inputs, history)
-            candidate = candidate_vectors(vectors, inputs, history)[:, tf.newaxis]
+            events, candidate, mask = history_vectors(vectors, inputs, history)
             # The candidate comes first, at distance 0: its place does not depend on the padding.
-            steps = tf.concat([candidate, events], axis=1)
-            mask = history_mask(inputs, history)
+            steps = tf.concat([candidate[:, tf.newaxis], events], axis=1)
             ago = distances(mask)
             ago = tf.concat([tf.zeros_like(ago[:, :1]), ago], axis=1)
             places = self.distances[history.name](ago)

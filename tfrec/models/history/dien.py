@@ -12,17 +12,11 @@ from pydantic import NonNegativeFloat
 from tfrec.config import Activation, Share, Width, Widths
 from tfrec.features import Features, History
 from tfrec.layers.attention import BilinearAttention
-from tfrec.layers.embedding import (
-    Embeddings,
-    candidate_vectors,
-    field_vectors,
-    history_mask,
-    history_vectors,
-)
+from tfrec.layers.embedding import Embeddings, field_vectors, history_vectors
 from tfrec.layers.mlp import MLP
 from tfrec.layers.next_event import NextEvent
 from tfrec.layers.recurrent import Evolution, InterestEvolution, recurrent_layer
-from tfrec.models.base import Inputs, RankingModel
+from tfrec.models.base import SMALL_HISTORIES, Inputs, RankingModel
 
 
 @keras.utils.register_keras_serializable("tfrec")
@@ -48,9 +42,7 @@ class DIEN(RankingModel):
     Call: dict of inputs → {task: (batch,) logits}.
     """
 
-    defaults: ClassVar[dict[str, Any]] = {
-        "optimizers": {"embedding": {"l2": 3e-3}, "dense": {"learning_rate": 3e-4}}
-    }
+    defaults: ClassVar[dict[str, Any]] = SMALL_HISTORIES
     auxiliary: ClassVar[tuple[str, ...]] = ("next_event",)
 
     def __init__(
@@ -81,22 +73,18 @@ class DIEN(RankingModel):
         vectors = self.embeddings(inputs)
         parts = [field_vectors(vectors, inputs, self.features)]
         for history in self.features.histories:
-            events, mask = history_vectors(vectors, inputs, history), history_mask(inputs, history)
-            states, weights = self._weights(vectors, inputs, history)
-            parts.append(self.evolution[history.name](states, weights, mask))
-            parts.append(candidate_vectors(vectors, inputs, history))
+            events, candidate, mask = history_vectors(vectors, inputs, history)
+            states, weights = self._weights(events, candidate, mask, history)
+            parts += [self.evolution[history.name](states, weights, mask), candidate]
             losses = partial(self._next_events, history, states, events, mask, training)
             self.add_auxiliary("next_event", losses, self.auxiliary_weight)
         return self.mlp(tf.concat(parts, axis=-1), training=training)[:, 0]
 
     def _weights(
-        self, vectors: Inputs, inputs: Inputs, history: History
+        self, events: tf.Tensor, candidate: tf.Tensor, mask: tf.Tensor, history: History
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """States of the extractor, and their weights for the candidate."""
-        mask = history_mask(inputs, history)
-        events = history_vectors(vectors, inputs, history)
         states = self.interests[history.name](events, mask=mask)
-        candidate = candidate_vectors(vectors, inputs, history)
         return states, self.attention[history.name](states, candidate, mask)
 
     def _next_events(
@@ -114,6 +102,8 @@ class DIEN(RankingModel):
         """Weights of every history's events, (batch, events), 0 at padding."""
         vectors = self.embeddings(inputs)
         return {
-            f"attention_{history.name}": self._weights(vectors, inputs, history)[1]
+            f"attention_{history.name}": self._weights(
+                *history_vectors(vectors, inputs, history), history
+            )[1]
             for history in self.features.histories
         }

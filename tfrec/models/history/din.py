@@ -8,17 +8,11 @@ import tensorflow as tf
 import tf_keras as keras
 
 from tfrec.config import Activation, Share, Width, Widths
-from tfrec.features import Features, History
+from tfrec.features import Features
 from tfrec.layers.attention import LocalActivationUnit
-from tfrec.layers.embedding import (
-    Embeddings,
-    candidate_vectors,
-    field_vectors,
-    history_mask,
-    history_vectors,
-)
+from tfrec.layers.embedding import Embeddings, field_vectors, history_vectors
 from tfrec.layers.mlp import MLP
-from tfrec.models.base import Inputs, RankingModel
+from tfrec.models.base import SMALL_HISTORIES, Inputs, RankingModel
 
 
 @keras.utils.register_keras_serializable("tfrec")
@@ -42,9 +36,7 @@ class DIN(RankingModel):
     Call: dict of inputs → {task: (batch,) logits}.
     """
 
-    defaults: ClassVar[dict[str, Any]] = {
-        "optimizers": {"embedding": {"l2": 3e-3}, "dense": {"learning_rate": 3e-4}}
-    }
+    defaults: ClassVar[dict[str, Any]] = SMALL_HISTORIES
 
     def __init__(
         self,
@@ -68,23 +60,17 @@ class DIN(RankingModel):
         vectors = self.embeddings(inputs)
         parts = [field_vectors(vectors, inputs, self.features)]
         for history in self.features.histories:
-            weights = self._weights(vectors, inputs, history, training)
-            events = history_vectors(vectors, inputs, history)
+            events, candidate, mask = history_vectors(vectors, inputs, history)
+            weights = self.units[history.name](events, candidate, mask, training=training)
             parts.append(tf.einsum("be,bew->bw", weights, events))
         return self.mlp(tf.concat(parts, axis=-1), training=training)[:, 0]
-
-    def _weights(
-        self, vectors: Inputs, inputs: Inputs, history: History, training: bool | None
-    ) -> tf.Tensor:
-        events = history_vectors(vectors, inputs, history)
-        candidate = candidate_vectors(vectors, inputs, history)
-        mask = history_mask(inputs, history)
-        return self.units[history.name](events, candidate, mask, training=training)
 
     def explain(self, inputs: Inputs) -> dict[str, tf.Tensor]:
         """Weights of every history's events, (batch, events), 0 at padding."""
         vectors = self.embeddings(inputs)
         return {
-            f"attention_{history.name}": self._weights(vectors, inputs, history, training=False)
+            f"attention_{history.name}": self.units[history.name](
+                *history_vectors(vectors, inputs, history), training=False
+            )
             for history in self.features.histories
         }

@@ -9,15 +9,9 @@ import tf_keras as keras
 
 from tfrec.config import Activation, Share, Width, Widths
 from tfrec.features import Features
-from tfrec.layers.embedding import (
-    Embeddings,
-    candidate_vectors,
-    field_vectors,
-    history_mask,
-    history_vectors,
-)
+from tfrec.layers.embedding import Embeddings, field_vectors, history_vectors
 from tfrec.layers.mlp import MLP
-from tfrec.models.base import Inputs, RankingModel
+from tfrec.models.base import SMALL_HISTORIES, Inputs, RankingModel
 
 
 @keras.utils.register_keras_serializable("tfrec")
@@ -41,9 +35,7 @@ class HistoryPooling(RankingModel):
     Call: dict of inputs → {task: (batch,) logits}.
     """
 
-    defaults: ClassVar[dict[str, Any]] = {
-        "optimizers": {"embedding": {"l2": 3e-3}, "dense": {"learning_rate": 3e-4}}
-    }
+    defaults: ClassVar[dict[str, Any]] = SMALL_HISTORIES
 
     def __init__(
         self,
@@ -63,10 +55,10 @@ class HistoryPooling(RankingModel):
         vectors = self.embeddings(inputs)
         parts = [field_vectors(vectors, inputs, self.features)]
         for history in self.features.histories:
-            events = history_vectors(vectors, inputs, history)
-            real = tf.cast(history_mask(inputs, history), events.dtype)
+            events, candidate, mask = history_vectors(vectors, inputs, history)
+            real = tf.cast(mask, events.dtype)
             pooled = tf.einsum("be,bew->bw", real, events)
             if self.pooling == "mean":
                 pooled /= tf.maximum(tf.reduce_sum(real, axis=1, keepdims=True), 1)
-            parts += [pooled, candidate_vectors(vectors, inputs, history)]
+            parts += [pooled, candidate]
         return self.mlp(tf.concat(parts, axis=-1), training=training)[:, 0]

@@ -9,16 +9,10 @@ import tf_keras as keras
 
 from tfrec.config import Activation, Share, Width, Widths
 from tfrec.features import Features
-from tfrec.layers.embedding import (
-    Embeddings,
-    candidate_vectors,
-    field_vectors,
-    history_mask,
-    history_vectors,
-)
+from tfrec.layers.embedding import Embeddings, field_vectors, history_vectors
 from tfrec.layers.mlp import MLP
 from tfrec.layers.recurrent import Cell, recurrent_layer
-from tfrec.models.base import Inputs, RankingModel
+from tfrec.models.base import SMALL_HISTORIES, Inputs, RankingModel
 
 
 @keras.utils.register_keras_serializable("tfrec")
@@ -42,9 +36,7 @@ class RNN(RankingModel):
     Call: dict of inputs → {task: (batch,) logits}.
     """
 
-    defaults: ClassVar[dict[str, Any]] = {
-        "optimizers": {"embedding": {"l2": 3e-3}, "dense": {"learning_rate": 3e-4}}
-    }
+    defaults: ClassVar[dict[str, Any]] = SMALL_HISTORIES
 
     def __init__(
         self,
@@ -67,10 +59,8 @@ class RNN(RankingModel):
         vectors = self.embeddings(inputs)
         parts = [field_vectors(vectors, inputs, self.features)]
         for history in self.features.histories:
-            events = history_vectors(vectors, inputs, history)
-            candidate = candidate_vectors(vectors, inputs, history)[:, tf.newaxis]
-            mask = history_mask(inputs, history)
-            steps = tf.concat([events, candidate], axis=1)
+            events, candidate, mask = history_vectors(vectors, inputs, history)
+            steps = tf.concat([events, candidate[:, tf.newaxis]], axis=1)
             mask = tf.concat([mask, tf.ones_like(mask[:, :1])], axis=1)  # padding is stepped over
             parts.append(self.recurrent[history.name](steps, mask=mask))
         return self.mlp(tf.concat(parts, axis=-1), training=training)[:, 0]

@@ -9,10 +9,10 @@ import tf_keras as keras
 
 from tfrec.config import Width
 from tfrec.features import Features
-from tfrec.layers.embedding import Embeddings, candidate_vectors, history_mask, history_vectors
+from tfrec.layers.embedding import Embeddings, history_vectors
 from tfrec.layers.linear import Linear
 from tfrec.layers.recurrent import Cell, recurrent_layer
-from tfrec.models.base import Inputs, RankingModel
+from tfrec.models.base import SMALL_HISTORIES, Inputs, RankingModel
 
 
 @keras.utils.register_keras_serializable("tfrec")
@@ -35,9 +35,7 @@ class RNNALS(RankingModel):
     Call: dict of inputs → {task: (batch,) logits}.
     """
 
-    defaults: ClassVar[dict[str, Any]] = {
-        "optimizers": {"embedding": {"l2": 3e-3}, "dense": {"learning_rate": 3e-4}}
-    }
+    defaults: ClassVar[dict[str, Any]] = SMALL_HISTORIES
 
     def __init__(
         self,
@@ -57,9 +55,8 @@ class RNNALS(RankingModel):
         vectors = self.embeddings(inputs)
         scores = [self.linear(inputs)]
         for history in self.features.histories:
-            events = history_vectors(vectors, inputs, history)
-            candidate = self.candidates[history.name](candidate_vectors(vectors, inputs, history))
-            mask = history_mask(inputs, history)
+            events, candidate, mask = history_vectors(vectors, inputs, history)
             user = self.recurrent[history.name](events, mask=mask)
-            scores.append(tf.cast(tf.reduce_sum(user * candidate, axis=1), tf.float32))
+            product = tf.reduce_sum(user * self.candidates[history.name](candidate), axis=1)
+            scores.append(tf.cast(product, tf.float32))
         return tf.add_n(scores)

@@ -11,11 +11,11 @@ from pydantic import NonNegativeFloat, NonNegativeInt
 
 from tfrec.config import Width
 from tfrec.features import Features, History
-from tfrec.layers.embedding import Embeddings, candidate_vectors, history_mask, history_vectors
+from tfrec.layers.embedding import Embeddings, history_vectors
 from tfrec.layers.linear import Linear
 from tfrec.layers.next_event import NextItem
 from tfrec.layers.recurrent import Cell, last_state, recurrent_layer
-from tfrec.models.base import Inputs, RankingModel
+from tfrec.models.base import SMALL_HISTORIES, Inputs, RankingModel
 
 
 @keras.utils.register_keras_serializable("tfrec")
@@ -39,9 +39,7 @@ class RNNJoint(RankingModel):
     Call: dict of inputs → {task: (batch,) logits}.
     """
 
-    defaults: ClassVar[dict[str, Any]] = {
-        "optimizers": {"embedding": {"l2": 3e-3}, "dense": {"learning_rate": 3e-4}}
-    }
+    defaults: ClassVar[dict[str, Any]] = SMALL_HISTORIES
     auxiliary: ClassVar[tuple[str, ...]] = ("next_item",)
 
     def __init__(
@@ -66,12 +64,11 @@ class RNNJoint(RankingModel):
         vectors = self.embeddings(inputs)
         scores = [self.linear(inputs)]
         for history in self.features.histories:
-            events = history_vectors(vectors, inputs, history)
-            candidate = self.candidates[history.name](candidate_vectors(vectors, inputs, history))
-            mask = history_mask(inputs, history)
+            events, candidate, mask = history_vectors(vectors, inputs, history)
             states = self.recurrent[history.name](events, mask=mask)
             user = last_state(states, mask)
-            scores.append(tf.cast(tf.reduce_sum(user * candidate, axis=1), tf.float32))
+            product = tf.reduce_sum(user * self.candidates[history.name](candidate), axis=1)
+            scores.append(tf.cast(product, tf.float32))
             losses = partial(self._next_items, history, states, inputs, training)
             self.add_auxiliary("next_item", losses, self.auxiliary_weight)
         return tf.add_n(scores)

@@ -11,17 +11,11 @@ from pydantic import NonNegativeFloat, NonNegativeInt
 
 from tfrec.config import Activation, Share, Width, Widths
 from tfrec.features import Features, History
-from tfrec.layers.embedding import (
-    Embeddings,
-    candidate_vectors,
-    field_vectors,
-    history_mask,
-    history_vectors,
-)
+from tfrec.layers.embedding import Embeddings, field_vectors, history_vectors
 from tfrec.layers.mlp import MLP
 from tfrec.layers.next_event import NextItem
 from tfrec.layers.transformer import Distances, TransformerBlock, distances
-from tfrec.models.base import Inputs, RankingModel
+from tfrec.models.base import SMALL_HISTORIES, Inputs, RankingModel
 
 
 @keras.utils.register_keras_serializable("tfrec")
@@ -49,9 +43,7 @@ class TransformerJoint(RankingModel):
     Memory: batch × heads × events².
     """
 
-    defaults: ClassVar[dict[str, Any]] = {
-        "optimizers": {"embedding": {"l2": 3e-3}, "dense": {"learning_rate": 3e-4}}
-    }
+    defaults: ClassVar[dict[str, Any]] = SMALL_HISTORIES
     auxiliary: ClassVar[tuple[str, ...]] = ("next_item",)
 
     def __init__(
@@ -88,8 +80,8 @@ class TransformerJoint(RankingModel):
         vectors = self.embeddings(inputs)
         parts = [field_vectors(vectors, inputs, self.features)]
         for history in self.features.histories:
-            name, mask = history.name, history_mask(inputs, history)
-            events = history_vectors(vectors, inputs, history)
+            events, candidate, mask = history_vectors(vectors, inputs, history)
+            name = history.name
             places = tf.cast(self.distances[name](distances(mask)), events.dtype)
             steps = tf.concat([events, places], axis=2)
             encoded = steps
@@ -98,17 +90,22 @@ class TransformerJoint(RankingModel):
             real = tf.cast(mask, encoded.dtype)
             mean = tf.einsum("be,bew->bw", real, encoded)
             mean /= tf.maximum(tf.reduce_sum(real, axis=1, keepdims=True), 1)
-            parts += [mean, candidate_vectors(vectors, inputs, history)]
-            losses = partial(self._next_items, history, steps, inputs, training)
+            parts += [mean, candidate]
+            losses = partial(self._next_items, history, steps, mask, inputs, training)
             self.add_auxiliary("next_item", losses, self.auxiliary_weight)
         return self.mlp(tf.concat(parts, axis=-1), training=training)[:, 0]
 
     def _next_items(
-        self, history: History, steps: tf.Tensor, inputs: Inputs, training: bool | None
+        self,
+        history: History,
+        steps: tf.Tensor,
+        mask: tf.Tensor,
+        inputs: Inputs,
+        training: bool | None,
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """Losses of the decoder, and their weights."""
         for block in self.decoder[history.name]:
-            steps = block(steps, history_mask(inputs, history), training=training)
+            steps = block(steps, mask, training=training)
         ids = inputs[history.mask_feature.name]
         table = self.embeddings.tables[str(history.mask_feature.table)]
         return self.next_item[history.name](steps, ids, table, training=training)
