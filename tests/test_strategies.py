@@ -18,7 +18,7 @@ import pytest
 import tensorflow as tf
 from click.testing import CliRunner
 
-from tfrec import train
+from tfrec import train, training
 from tfrec.strategies import make_strategy
 from tfrec.strict import UserError
 
@@ -35,7 +35,8 @@ def arguments(shop: Path, output: Path, strategy: str) -> list[str]:
 
 
 def weights(output: Path) -> dict[str, Any]:
-    newest = max((output / "checkpoints" / "last").glob("*.index"))
+    paths = (output / "checkpoints" / "last").glob("*.index")
+    newest = max(paths, key=lambda path: int(path.stem.rpartition("-")[2]))
     reader = tf.train.load_checkpoint(str(newest.with_suffix("")))
     return {
         name: reader.get_tensor(name)
@@ -78,6 +79,29 @@ def test_mirrored_equals_one_device(shop: Path, tmp_path: Path, one: Path) -> No
     assert result.exit_code == 0, result.output
     assert_close(one, output)
     assert (output / "export" / "1" / "saved_model.pb").is_file()
+
+
+def test_mirrored_goes_on_from_where_it_was_ended(
+    shop: Path, tmp_path: Path, one: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a step in mid epoch, as by SIGKILL: what was not in a checkpoint is lost."""
+    output = tmp_path / "run"
+    monkeypatch.setattr("tests.test_strategies.SETTINGS", (*SETTINGS, "checkpoint_steps=2"))
+    step = training.Trainer._step
+
+    def dies(trainer: training.Trainer, *arguments: Any) -> None:
+        if trainer.step == 3:
+            raise KeyboardInterrupt
+        step(trainer, *arguments)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(training.Trainer, "_step", dies)
+        result = CliRunner().invoke(train.main, arguments(shop, output, "mirrored"))
+        assert result.exit_code, result.output
+    result = CliRunner().invoke(train.main, arguments(shop, output, "mirrored"))
+    assert result.exit_code == 0, result.output
+    assert "going on from step 2" in result.output
+    assert_close(one, output)
 
 
 def test_two_machines_equal_one_device(shop: Path, tmp_path: Path, one: Path) -> None:

@@ -18,7 +18,7 @@ from tfrec import evaluate, train
 from tfrec.data import evaluation_batches, training_batches
 from tfrec.evaluation import Evaluator, baselines
 from tfrec.export import export
-from tfrec.features import Features
+from tfrec.features import IDS, Features
 from tfrec.runs import Run, resolve
 from tfrec.strict import UserError
 from tfrec.training import Trainer, Validation
@@ -295,6 +295,25 @@ def test_missing_and_short_files_are_not_passed_over(moved: tuple[Path, Path]) -
     assert "fewer training examples" in result.output.strip().splitlines()[-1]
 
 
+@pytest.mark.parametrize("wrong", [-1, 10**6])
+def test_ids_outside_their_table_are_named(shop: Path, tmp_path: Path, wrong: int) -> None:
+    """A GPU would take rows of zeros for them."""
+    data = tmp_path / "data"
+    shutil.copytree(shop, data)
+    path = str(data / "examples" / "train-00000-of-00002.tfrecord")
+    records = [
+        tf.train.Example.FromString(r) for r in tf.data.TFRecordDataset(path).as_numpy_iterator()
+    ]
+    records[-1].features.feature[IDS].int64_list.value[0] = wrong
+    with tf.io.TFRecordWriter(path) as writer:
+        for record in records:
+            writer.write(record.SerializeToString())
+    first = Features.load(data).packed[IDS][0].name
+    result = start("--data", str(data), "--model", "lr", "--output", str(tmp_path / "run"))
+    assert result.exit_code == 1
+    assert f"feature {first}: an id is outside its table" in result.output.splitlines()[-1]
+
+
 def test_damaged_checkpoint_and_metrics_are_named(moved: tuple[Path, Path]) -> None:
     run, _ = moved
     best = next((run / "checkpoints" / "best").glob("*.data-*"))
@@ -371,6 +390,24 @@ def test_fnn_trains_its_factorization_machine_first(shop: Path, tmp_path: Path) 
     assert max(np.std(v) for v in fm.embeddings.variables) > 2 * max(
         np.std(v) for v in begun.embeddings.variables
     )
+
+    ended = tmp_path / "ended"
+    command[command.index(str(output))] = str(ended)
+    with pytest.MonkeyPatch.context() as patched:
+        step = Trainer._step
+
+        def dies(trainer: Trainer, *arguments: Any) -> None:
+            if trainer.config.model.id == "fm" and trainer.step == 3:
+                raise KeyboardInterrupt
+            step(trainer, *arguments)
+
+        patched.setattr(Trainer, "_step", dies)
+        assert start(*command, "--set", "checkpoint_steps=2").exit_code
+    again = start(*command, "--set", "checkpoint_steps=2")
+    assert "going on from step 2" in again.output, again.output
+    for variable, source in zip(Run.load(ended).best_model().variables, fnn.variables, strict=True):
+        np.testing.assert_array_equal(variable, source)
+    command[command.index(str(ended))] = str(output)
 
     made = (output / "fm" / "metrics.json").read_bytes()
     again = start(*command)

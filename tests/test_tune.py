@@ -68,6 +68,26 @@ def test_settings_that_diverge_are_given_up_and_others_tried(shop: Path, tmp_pat
     assert "best: " in result.output
 
 
+def test_a_trial_below_the_median_is_cut_short(
+    shop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What learns nothing is left at its first validation, and the best one is exported."""
+    monkeypatch.setattr(tune, "START_UP_TRIALS", 1)
+    training = {
+        "data": str(shop), "model": {"id": "dnn", "dim": 4, "hidden": [8]}, "epochs": 4,
+        "patience": 9, "batch_size": 64, "optimizers": {"embedding": {"learning_rate": 0.01}},
+    }  # fmt: skip
+    space = {"optimizers.dense.learning_rate": {"choices": [0.03, 1.0e-9]}}
+    result = start(write(tmp_path, shop, training=training, space=space, trials=6), tmp_path / "s")
+    assert result.exit_code == 0, result.output
+    table = [line for line in result.output.splitlines() if line.startswith("| ")][2:]
+    pruned = [line for line in table if line.endswith("| pruned |")]
+    assert 0 < len(pruned) < len(table) == 6
+    validations = [line for line in result.output.splitlines() if line.startswith("epoch ")]
+    assert len(validations) < 4 * 6
+    assert (tmp_path / "s" / "study.db").is_file()
+
+
 def test_a_search_that_was_killed_counts_what_its_trial_had_found(
     shop: Path, tmp_path: Path
 ) -> None:

@@ -26,7 +26,7 @@ from tfrec.strategies import coordinator, dealt, distributed, is_chief
 from tfrec.strict import NotFiniteError, UserError
 
 SHOWN_STEPS = 20
-_NOT_FINITE = re.compile(r"(the loss|the gradient of \S+) : Tensor had")
+_NOT_FINITE = re.compile(r"(the (?:loss|input \S+|gradient of \S+)) : Tensor had")
 
 # What a better model of a task is judged by, and whether more of it is better: the first that
 # exists, since there is no AUC where all labels are equal.
@@ -288,8 +288,10 @@ class Trainer:
             found = _NOT_FINITE.search(str(error))
             if not found:
                 raise broken_file(self.config.data, error) from None
+            weights = (v.name for v in self.model.trainable_variables if not _is_finite(v))
+            first = next((f"the weight {name}" for name in weights), found.group(1))
             raise NotFiniteError(
-                f"step {self.step + 1}: {found.group(1)} is not finite; the last good checkpoint "
+                f"step {self.step + 1}: {first} is not finite; the last good checkpoint "
                 "stays. Look at the data, or begin anew in another --output with a lower learning "
                 "rate or with clip_norm"
             ) from None
@@ -416,6 +418,10 @@ def _shown(metrics: dict[str, dict[str, float | None]]) -> str:
         + ", ".join(f"{name} {value:.4f}" for name, value in values.items() if value is not None)
         for task, values in metrics.items()
     )
+
+
+def _is_finite(variable: tf.Variable) -> bool:
+    return bool(tf.reduce_all(tf.math.is_finite(variable)))
 
 
 def _size(variable: tf.Variable) -> int:

@@ -24,6 +24,10 @@ SMALL_DATA: dict[str, Any] = {
         "dense": {"learning_rate": 1e-4},
     }
 }
+# The same for models that look at histories, in the same tables as the candidates.
+SMALL_HISTORIES: dict[str, Any] = {
+    "optimizers": {"embedding": {"l2": 3e-3}, "dense": {"learning_rate": 3e-4}}
+}
 
 
 class _Complete(type):
@@ -127,17 +131,26 @@ class Model(keras.Model, metaclass=_Complete):
         """One step on (inputs, labels by task, weights). Used by `fit` and by `tfrec.train`.
 
         Raises:
-            tf.errors.InvalidArgumentError: the loss or a gradient is not finite.
+            tf.errors.InvalidArgumentError: an input, the loss or a gradient is not finite; the
+                message names the first of them. A scaled loss is halved before, until its scale
+                is 1.
         """
         replicas = tf.distribute.get_strategy().num_replicas_in_sync
         losses, total, gradients = self._losses_and_gradients(*data)
         variables = self.trainable_variables
-        with tf.control_dependencies([tf.debugging.check_numerics(total, "the loss")]):
+        numbers = {name: value for name, value in data[0].items() if value.dtype.is_floating}
+        inputs = [
+            tf.debugging.check_numerics(v, f"the input {name}") for name, v in numbers.items()
+        ]
+        with tf.control_dependencies(inputs):
+            loss = tf.debugging.check_numerics(total, "the loss")
+        with tf.control_dependencies([loss]):
+            checked = tf.constant(True)
             if isinstance(self.optimizer, keras.mixed_precision.LossScaleOptimizer):
-                # which leaves out a step whose gradients are not finite
+                # It leaves out a step whose gradients are not finite, and halves the scale.
                 gradients = self.optimizer.get_unscaled_gradients(gradients)
-            else:
-                gradients = [_finite(g, v) for g, v in zip(gradients, variables, strict=True)]
+                checked = self.optimizer.loss_scale <= 1.0
+            gradients = [_finite(g, v, checked) for g, v in zip(gradients, variables, strict=True)]
         if self.clip_norm:
             if replicas > 1:
                 context = tf.distribute.get_replica_context()
@@ -215,15 +228,17 @@ class Model(keras.Model, metaclass=_Complete):
         return cls(**{**config, "features": Features.from_dict(config["features"])})
 
 
-def _finite(gradient: Any, variable: tf.Variable) -> Any:
-    """The gradient, checked; named by its variable where its norm is not finite.
+def _finite(gradient: Any, variable: tf.Variable, checked: tf.Tensor) -> Any:
+    """The gradient, if `checked`; named by its variable where its norm is not finite.
 
     Moments hold squares of gradients, so that these have to be finite too.
     """
     sparse = isinstance(gradient, tf.IndexedSlices)
     values = gradient.values if sparse else gradient
-    norm = tf.debugging.check_numerics(tf.nn.l2_loss(values), f"the gradient of {variable.name}")
-    with tf.control_dependencies([norm]):
+    norm = tf.where(checked, tf.nn.l2_loss(values), 0.0)
+    with tf.control_dependencies(
+        [tf.debugging.check_numerics(norm, f"the gradient of {variable.name}")]
+    ):
         values = tf.identity(values)
     return tf.IndexedSlices(values, gradient.indices, gradient.dense_shape) if sparse else values
 
