@@ -39,7 +39,7 @@ def deepfm(model: Any, inputs: Arrays) -> Any:
     fields = reference.field_matrix(model.embeddings, inputs)
     pairs = sum((fields[:, i] * fields[:, j]).sum(axis=1) for i, j in PAIRS)
     deep = reference.mlp(model.mlp, flat(fields))[:, 0]
-    return reference.linear(model.linear, {**inputs, "user_x_tags": None}) + pairs + deep
+    return reference.linear(model.linear, inputs) + pairs + deep
 
 
 def poly2(model: Any, inputs: Arrays) -> Any:
@@ -200,9 +200,11 @@ _OF_MLP: dict[str, Any] = {"batch_norm": True, "activation": "prelu"}
 CASES: dict[str, Case] = {
     "lr": Case({}, lr, additive, None, variants=({"crosses": False},)),
     "poly2": Case({"buckets": 5_000}, poly2, interaction, _NO_PAIRS),
-    "fm": Case({"dim": 4}, fm, interaction, _NO_PAIRS),
+    "fm": Case({"dim": 4}, fm, interaction, _NO_PAIRS, variants=({"crosses": False},)),
     "ffm": Case({"dim": 3}, ffm, interaction, _NO_PAIRS),
-    "fnn": Case(_DEEP, fnn, interaction, _NO_PAIRS, variants=(_OF_MLP, {"frozen": True})),
+    "fnn": Case(
+        _DEEP, fnn, interaction, _NO_PAIRS, variants=(_OF_MLP, {"frozen": True}, {"crosses": False})
+    ),
     "fnn_plus": Case(_DEEP, fnn_plus, interaction, _NO_PAIRS, variants=(_OF_MLP,)),
     "nfm": Case(_DEEP, nfm, interaction, _NO_PAIRS, variants=(_OF_MLP,)),
     "pnn": Case(

@@ -51,7 +51,7 @@ def rnn_als(model: Any, inputs: Arrays) -> Any:
     users = np.array([last(recurrent_states(model.recurrent["liked"], row)) for row in events])
     layer = model.candidates["liked"]
     items = candidates @ layer.kernel.numpy() + layer.bias.numpy()
-    first_order = reference.linear(model.linear, {**inputs, "user_x_tags": None})
+    first_order = reference.linear(model.linear, inputs)
     return first_order + (users * items).sum(axis=1)
 
 

@@ -31,6 +31,7 @@ class RNNALS(RankingModel):
         dim: length of the embeddings.
         cell: `rnn`, `gru` or `lstm`.
         units: of the state, and of the candidate's vector.
+        crosses: whether the declared crosses are first-order terms too.
 
     Call: dict of inputs → {task: (batch,) logits}.
     """
@@ -43,10 +44,11 @@ class RNNALS(RankingModel):
         dim: Width = 16,
         cell: Cell = "gru",
         units: Width = 32,
+        crosses: bool = True,
     ) -> None:
         super().__init__(features)
         names = [history.name for history in features.histories]
-        self.linear = Linear(features, crosses=False)
+        self.linear = Linear(features, crosses)
         self.embeddings = Embeddings(features, dim, features.histories, features.candidates)
         self.recurrent = {name: recurrent_layer(cell, units) for name in names}
         self.candidates = {name: keras.layers.Dense(units) for name in names}

@@ -35,6 +35,7 @@ class RNNJoint(RankingModel):
         units: of the state, and of the candidate's vector.
         auxiliary_weight: of the auxiliary loss.
         negatives: ids that the next one is told from; 0 for all.
+        crosses: whether the declared crosses are first-order terms too.
 
     Call: dict of inputs → {task: (batch,) logits}.
     """
@@ -50,11 +51,12 @@ class RNNJoint(RankingModel):
         units: Width = 32,
         auxiliary_weight: NonNegativeFloat = 0.1,
         negatives: NonNegativeInt = 100,
+        crosses: bool = True,
     ) -> None:
         super().__init__(features)
         names = [history.name for history in features.histories]
         self.auxiliary_weight = auxiliary_weight
-        self.linear = Linear(features, crosses=False)
+        self.linear = Linear(features, crosses)
         self.embeddings = Embeddings(features, dim, features.histories, features.candidates)
         self.recurrent = {name: recurrent_layer(cell, units, sequences=True) for name in names}
         self.candidates = {name: keras.layers.Dense(units) for name in names}

@@ -30,6 +30,7 @@ class AFM(RankingModel):
         dim: length of the vectors (256 in the paper).
         attention: rows of W.
         dropout: of the pooled vector.
+        crosses: whether the declared crosses are first-order terms too.
 
     Call: dict of inputs → {task: (batch,) logits}.
     Memory: the pairs take batch × fields² / 2 × dim numbers.
@@ -43,9 +44,10 @@ class AFM(RankingModel):
         dim: Width = 16,
         attention: Width = 16,
         dropout: Share = 0.3,
+        crosses: bool = True,
     ) -> None:
         super().__init__(features)
-        self.linear = Linear(features, crosses=False)
+        self.linear = Linear(features, crosses)
         self.embeddings = FieldEmbeddings(features, dim)
         self.attention = PairAttention(attention)
         self.dropout = Dropout(dropout)

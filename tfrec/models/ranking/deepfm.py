@@ -33,6 +33,7 @@ class DeepFM(RankingModel):
         activation: of the MLP.
         dropout: after each layer of the MLP (0.5 in the paper).
         batch_norm: in the MLP.
+        crosses: whether the declared crosses are first-order terms too.
 
     Call: dict of inputs → {task: (batch,) logits}.
     """
@@ -47,9 +48,10 @@ class DeepFM(RankingModel):
         activation: Activation = "relu",
         dropout: Share = 0.3,
         batch_norm: bool = False,
+        crosses: bool = True,
     ) -> None:
         super().__init__(features)
-        self.linear = Linear(features, crosses=False)
+        self.linear = Linear(features, crosses)
         self.embeddings = FieldEmbeddings(features, dim)
         self.interaction = BiInteraction()
         self.mlp = MLP(hidden, activation, dropout, batch_norm, output=1)

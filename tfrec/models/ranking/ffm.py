@@ -25,15 +25,16 @@ class FFM(RankingModel):
     Args:
         features: of the data set.
         dim: length of the vectors (4 in the paper); a row of a table has fields × dim numbers.
+        crosses: whether the declared crosses are first-order terms too.
 
     Call: dict of inputs → {task: (batch,) logits}.
     """
 
     defaults: ClassVar[dict[str, Any]] = SMALL_DATA
 
-    def __init__(self, features: Features, dim: Width = 4) -> None:
+    def __init__(self, features: Features, dim: Width = 4, crosses: bool = True) -> None:
         super().__init__(features)
-        self.linear = Linear(features, crosses=False)
+        self.linear = Linear(features, crosses)
         self.embeddings = FieldAwareEmbeddings(features, dim)
 
     def logits(self, inputs: Inputs, training: bool | None) -> tf.Tensor:

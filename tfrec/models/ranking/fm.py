@@ -24,15 +24,16 @@ class FM(RankingModel):
     Args:
         features: of the data set.
         dim: length of the vectors.
+        crosses: whether the declared crosses are first-order terms too.
 
     Call: dict of inputs → {task: (batch,) logits}.
     """
 
     defaults: ClassVar[dict[str, Any]] = SMALL_DATA
 
-    def __init__(self, features: Features, dim: Width = 16) -> None:
+    def __init__(self, features: Features, dim: Width = 16, crosses: bool = True) -> None:
         super().__init__(features)
-        self.linear = Linear(features, crosses=False)
+        self.linear = Linear(features, crosses)
         self.embeddings = FieldEmbeddings(features, dim)
         self.interaction = BiInteraction()
 

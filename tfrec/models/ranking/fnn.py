@@ -33,6 +33,7 @@ class FNN(RankingModel):
         dropout: after each layer of the MLP.
         batch_norm: in the MLP.
         frozen: keep what the factorization machine has found, and train the MLP only.
+        crosses: whether the declared crosses are first-order terms too.
 
     Call: dict of inputs → {task: (batch,) logits}.
     """
@@ -49,9 +50,10 @@ class FNN(RankingModel):
         dropout: Share = 0.3,
         batch_norm: bool = False,
         frozen: bool = False,
+        crosses: bool = True,
     ) -> None:
         super().__init__(features)
-        self.first_order = FirstOrder(features, crosses=False)
+        self.first_order = FirstOrder(features, crosses)
         self.embeddings = FieldEmbeddings(features, dim)
         self.first_order.trainable = self.embeddings.trainable = not frozen
         self.mlp = MLP(hidden, activation, dropout, batch_norm, output=1)

@@ -29,6 +29,7 @@ class GraphFM(RankingModel):
         neighbours: edges that a field keeps, layer by layer; at most the number of fields.
         heads: attention heads of a layer, side by side.
         dropout: of the nodes after every layer.
+        crosses: whether the declared crosses are first-order terms too.
 
     Call: dict of inputs → {task: (batch,) logits}.
     Memory: a layer's pairs take batch × fields² × dim numbers.
@@ -43,9 +44,10 @@ class GraphFM(RankingModel):
         neighbours: Widths = (20, 10),
         heads: Width = 2,
         dropout: Share = 0.1,
+        crosses: bool = True,
     ) -> None:
         super().__init__(features)
-        self.linear = Linear(features, crosses=False)
+        self.linear = Linear(features, crosses)
         self.embeddings = FieldEmbeddings(features, dim, stddev=0.1)
         self.graph = [GraphInteraction(dim, most, heads) for most in neighbours]
         self.dropout = [Dropout(dropout) for _ in neighbours]

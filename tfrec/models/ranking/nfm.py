@@ -31,6 +31,7 @@ class NFM(RankingModel):
         activation: of the MLP.
         dropout: of the pooled vector, and after each layer of the MLP.
         batch_norm: of the pooled vector, and in the MLP.
+        crosses: whether the declared crosses are first-order terms too.
 
     Call: dict of inputs → {task: (batch,) logits}.
     """
@@ -45,9 +46,10 @@ class NFM(RankingModel):
         activation: Activation = "relu",
         dropout: Share = 0.3,
         batch_norm: bool = False,
+        crosses: bool = True,
     ) -> None:
         super().__init__(features)
-        self.linear = Linear(features, crosses=False)
+        self.linear = Linear(features, crosses)
         self.embeddings = FieldEmbeddings(features, dim)
         self.interaction = BiInteraction()
         self.norm = keras.layers.BatchNormalization(synchronized=True) if batch_norm else None

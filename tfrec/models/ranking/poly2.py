@@ -22,13 +22,16 @@ class Poly2(RankingModel):
     Args:
         features: of the data set.
         buckets: rows of the table that the pairs are hashed to; a few per pair that occurs.
+        crosses: whether the declared crosses are first-order terms too.
 
     Call: dict of inputs → {task: (batch,) logits}.
     """
 
-    def __init__(self, features: Features, buckets: Width = 1_000_000) -> None:
+    def __init__(
+        self, features: Features, buckets: Width = 1_000_000, crosses: bool = True
+    ) -> None:
         super().__init__(features)
-        self.linear = Linear(features, crosses=False)
+        self.linear = Linear(features, crosses)
         self.pairs = HashedPairs(features, buckets)
 
     def logits(self, inputs: Inputs, training: bool | None) -> tf.Tensor:

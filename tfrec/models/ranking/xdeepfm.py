@@ -33,6 +33,7 @@ class XDeepFM(RankingModel):
         activation: of the MLP.
         dropout: after each layer of the MLP.
         batch_norm: in the MLP.
+        crosses: whether the declared crosses are first-order terms too.
 
     Call: dict of inputs → {task: (batch,) logits}.
     Memory: see `CIN`.
@@ -51,9 +52,10 @@ class XDeepFM(RankingModel):
         activation: Activation = "relu",
         dropout: Share = 0.3,
         batch_norm: bool = False,
+        crosses: bool = True,
     ) -> None:
         super().__init__(features)
-        self.linear = Linear(features, crosses=False)
+        self.linear = Linear(features, crosses)
         self.embeddings = FieldEmbeddings(features, dim)
         self.cin = CIN(maps, split_half, cin_activation)
         self.cin_output = keras.layers.Dense(1, use_bias=False)
