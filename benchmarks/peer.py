@@ -8,6 +8,7 @@ loop, with the package's own DeepFM under Adam.
 from __future__ import annotations
 
 import json
+import os
 import resource
 import sys
 import time
@@ -46,6 +47,7 @@ def torch_rechub(work: dict[str, Any], arrays: dict[str, Any]) -> tuple[str, Ste
 
 def deepctr(work: dict[str, Any], arrays: dict[str, Any]) -> tuple[str, Step]:
     """One step of DeepCTR's DeepFM under Keras' Adam."""
+    os.environ["TF_USE_LEGACY_KERAS"] = "1"  # it knows no newer one
     import deepctr
     from deepctr.feature_column import DenseFeat, SparseFeat
     from deepctr.models import DeepFM

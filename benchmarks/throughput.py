@@ -24,13 +24,21 @@ import numpy as np
 CATEGORIES, NUMBERS, BATCH = 26, 13, 4096
 STORED_BATCHES = 60
 WARM_UP_STEPS = 20
+SOURCES = ("memory", "tfrecord")
 SETTINGS = {"dim": 16, "hidden": [256, 128], "dropout": 0.0}
 
 
 @click.command()
 @click.option("--model", default="deepfm", show_default=True, help="Id of the model.")
-@click.option("--rows", multiple=True, type=int, default=(1_000_000,), show_default=True)
-@click.option("--source", "sources", multiple=True, default=("memory", "tfrecord"))
+@click.option(
+    "--rows",
+    multiple=True,
+    type=click.IntRange(min=CATEGORIES),
+    default=(1_000_000,),
+    show_default=True,
+    help="Of all tables together.",
+)
+@click.option("--source", "sources", multiple=True, default=SOURCES, type=click.Choice(SOURCES))
 @click.option("--optimizer", default="row_sparse_adam", show_default=True, help="Of the tables.")
 @click.option("--precision", default="float32", show_default=True)
 @click.option("--jit", is_flag=True, help="Losses and gradients by XLA.")
@@ -38,6 +46,8 @@ SETTINGS = {"dim": 16, "hidden": [256, 128], "dropout": 0.0}
 @click.option("--rounds", default=1, show_default=True, help="Of which the median is shown.")
 @click.option(
     "--against",
+    "others",
+    multiple=True,
     metavar="PYTHON",
     help="Another environment's Python, with torch-rechub or DeepCTR: the same there, in turn.",
 )
@@ -52,7 +62,7 @@ def main(
     jit: bool,
     seconds: float,
     rounds: int,
-    against: str | None,
+    others: tuple[str, ...],
     as_json: bool,
     measure: bool,
 ) -> None:
@@ -61,7 +71,7 @@ def main(
         found = measured(model, SETTINGS, rows[0], sources[0], optimizer, precision, jit, seconds)
         click.echo(json.dumps(found))
         return
-    if against and model != "deepfm":
+    if others and model != "deepfm":
         raise click.UsageError("--against has deepfm only")
     if not as_json:
         click.echo("| model | optimizer | rows | source | examples/s | peak memory |")
@@ -71,27 +81,28 @@ def main(
     for size in rows:
         runs = {source: [*own, "--rows", str(size), "--source", source] for source in sources}
         with tempfile.TemporaryDirectory() as place:
-            if against:
-                runs["memory, theirs"] = [against, *_peer(size, seconds, place)]
-            found = [(source, _run(runs[source])) for _ in range(rounds) for source in runs]
+            peer = _peer(size, seconds, place) if others else []
+            runs |= {other: [other, *peer] for other in others}
+            found = [(run, _run(command)) for _ in range(rounds) for run, command in runs.items()]
         rates = {}
-        for source in runs:
-            ours = sorted((f for s, f in found if s == source), key=_rate)
-            middle = ours[len(ours) // 2]
-            rates[source] = _rate(middle)
+        for run in runs:
+            of_run = sorted((f for r, f in found if r == run), key=_rate)
+            middle = of_run[len(of_run) // 2]
+            rates[run] = _rate(middle)
+            source = "memory" if run in others else run
             if as_json:
                 values = {"model": model, "rows": size, "source": source, **middle}
                 click.echo(json.dumps(values))
             else:
                 click.echo(
                     f"| `{middle.get('package', model)}` | "
-                    f"{'adam' if 'package' in middle else optimizer} | {size:,} | {source} | "
+                    f"{'adam' if run in others else optimizer} | {size:,} | {source} | "
                     f"{_rate(middle):,.0f} | {middle['peak_memory_bytes'] / 2**30:.2f} GiB |"
                 )
-        if against:
-            for source in sources:
-                ratio = rates[source] / rates["memory, theirs"]
-                click.echo(f"{size:,} rows, {source}: {ratio:.2f} times the other", err=as_json)
+        for source in sources if others else ():
+            ratio = rates[source] / max(rates[other] for other in others)
+            text = f"{size:,} rows, {source}: {ratio:.2f} times the best of the others"
+            click.echo(text, err=as_json)
 
 
 def _rate(found: dict[str, Any]) -> float:

@@ -74,6 +74,22 @@ def test_weight_scales_its_gradient(model: str) -> None:
     assert any(np.abs(once - none).max() > 1e-3 for none, once, _ in zip(*moves, strict=True))
 
 
+@pytest.mark.parametrize("model", ["rnn_joint", "transformer_joint"])  # without draws
+def test_examples_count_by_their_weights(model: str) -> None:
+    """A weight of 0 is as if the example were not there."""
+    built = make(model, auxiliary_weight=1.0)
+    randomise(built)
+    weights = np.array([1.0, 1, 0, 0, 1, 0, 1, 1])
+    data = training_data(batch(8), LABELS[:8], weights)
+    kept = tf.nest.map_structure(lambda tensor: tensor[weights > 0], data)
+    built.compile(optimizer=keras.optimizers.SGD(0.0))
+    losses = []
+    for part in (data, kept):
+        built.reset_metrics()
+        losses.append({name: float(v) for name, v in built.train_step(part).items()})
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
 def test_histories_add_up() -> None:
     inputs = batch(16)
     for name in ("item", "tags", "price"):

@@ -38,6 +38,16 @@ GOOD: dict[str, Any] = {"data": "somewhere", "model": {"id": "dnn"}}
         ({"optimizers": {"dense": {"name": "adm"}}}, "optimizers.dense.name"),
         ({"batch_size": 0}, "batch_size: input should be greater than 0, not 0"),
         ({"epochs": "many"}, "not 'many'"),
+        ({"clip_norm": float("inf")}, "clip_norm: input should be a finite number"),
+        ({"loss": {"kind": "bce", "gamma": 5.0}}, "loss: `gamma` belongs to focal, not to bce"),
+        (
+            {"optimizers": {"dense": {"schedule": {"kind": "constant", "end": 0.5}}}},
+            "optimizers.dense.schedule: `end` belongs to cosine, not to constant",
+        ),
+        (
+            {"optimizers": {"dense": {"schedule": {"kind": "cosine", "steps": 9, "warm_up": 9}}}},
+            "`steps` has to be above `warm_up`",
+        ),
     ],
 )
 def test_wrong_values_are_named(changes: dict[str, Any], message: str) -> None:

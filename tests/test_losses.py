@@ -84,6 +84,19 @@ def test_missing_labels_have_no_part_in_loss_or_gradient() -> None:
     assert tape.gradient(mean, logits)[1] == 0
 
 
+def test_a_watch_time_of_zero_leaves_an_example_out() -> None:
+    config, labels = LossConfig(kind="weighted_logistic"), tf.constant([1.0, 0.0, 1.0, 0.0])
+    watched = tf.constant([30.0, 7.0, 0.0, 0.0])
+    _, weights = task_loss(Label("like"), labels, tf.zeros(4), watched, config)
+    np.testing.assert_array_equal(weights, [30, 1, 0, 0])
+
+
+def test_a_label_that_is_infinite_is_not_taken_for_a_missing_one() -> None:
+    label = Label("stars", "regression")
+    losses = task_loss(label, tf.constant([np.inf, 1.0]), tf.constant([0.0, 0.0]), tf.ones(2))
+    assert not np.isfinite(global_mean(*losses))
+
+
 def test_nothing_known_is_a_loss_of_zero() -> None:
     losses, weights = task_loss(Label("x"), tf.constant([np.nan]), tf.constant([1.0]), tf.ones(1))
     assert float(global_mean(losses, weights)) == 0

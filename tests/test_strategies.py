@@ -104,9 +104,29 @@ def test_mirrored_goes_on_from_where_it_was_ended(
     assert_close(one, output)
 
 
-def test_two_machines_equal_one_device(shop: Path, tmp_path: Path, one: Path) -> None:
+# What `python -m tfrec.train` does where a signal comes during step 4.
+SIGNALLED = [
+    "-c",
+    """
+import os, signal
+from tfrec import train, training
+
+step = training.Trainer._step
+def signalled(trainer, *arguments):
+    if trainer.step == 3:
+        os.kill(os.getpid(), signal.SIGTERM)
+    step(trainer, *arguments)
+training.Trainer._step = signalled
+train.main()
+""",
+]
+TRAIN = ["-m", "tfrec.train"]
+
+
+def two_machines(
+    shop: Path, output: Path, commands: tuple[list[str], list[str]] = (TRAIN, TRAIN)
+) -> list[subprocess.Popen[str]]:
     """Two processes on this machine, each told by TF_CONFIG who it is."""
-    output = tmp_path / "run"
     ports = free_ports(2)
     workers = []
     for index in range(2):
@@ -114,16 +134,30 @@ def test_two_machines_equal_one_device(shop: Path, tmp_path: Path, one: Path) ->
         task = {"cluster": cluster, "task": {"type": "worker", "index": index}}
         workers.append(
             subprocess.Popen(
-                [sys.executable, "-m", "tfrec.train", *arguments(shop, output, "multi_worker")],
+                [sys.executable, *commands[index], *arguments(shop, output, "multi_worker")],
                 env={**os.environ, "TF_CONFIG": json.dumps(task)},
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 text=True,
             )
         )
+    return workers
+
+
+def test_two_machines_equal_one_device_though_a_signal_ended_one_of_them(
+    shop: Path, tmp_path: Path, one: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = tmp_path / "run"
+    monkeypatch.setattr("tests.test_strategies.SETTINGS", (*SETTINGS, "checkpoint_steps=2"))
+    workers = two_machines(shop, output, (TRAIN, SIGNALLED))
+    ends = [worker.communicate() for worker in workers]
+    assert [worker.returncode for worker in workers] == [128 + signal.SIGTERM] * 2, ends
+    assert "interrupted after step 4" in ends[0][0]
+    workers = two_machines(shop, output)
     ends = [worker.communicate() for worker in workers]
     for worker, (_, errors) in zip(workers, ends, strict=True):
         assert worker.returncode == 0, errors
+    assert "going on from step 4" in ends[0][0]
     assert "exported" in ends[0][0]
     assert ends[1][0] == ""  # only the chief speaks and writes
     assert_close(one, output)
@@ -165,7 +199,7 @@ def test_parameter_servers_hold_parts_of_the_tables_and_a_run_goes_on(
         }
         return [
             subprocess.Popen(
-                [sys.executable, *(TELLING if job == "chief" else ["-m", "tfrec.train"]), *base],
+                [sys.executable, *(TELLING if job == "chief" else TRAIN), *base],
                 env={**os.environ, "TF_CONFIG": json.dumps(config)},
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
@@ -206,8 +240,12 @@ def test_without_a_cluster_there_is_one_clear_line(monkeypatch: Any, strategy: s
             make_strategy(strategy)
 
 
-def test_auto_is_one_device_without_several_gpus() -> None:
+def test_auto_is_one_device_without_several_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     assert make_strategy("auto").num_replicas_in_sync == 1
+    cpus = tf.config.list_logical_devices("CPU")  # stand in for GPUs
+    for count in (1, 2):
+        monkeypatch.setattr(tf.config, "list_logical_devices", lambda kind, n=count: cpus[:n])
+        assert make_strategy("auto").num_replicas_in_sync == count
 
 
 def test_jit_is_refused_on_several_devices(shop: Path, tmp_path: Path) -> None:

@@ -325,6 +325,74 @@ def test_damaged_checkpoint_and_metrics_are_named(moved: tuple[Path, Path]) -> N
         Run.load(run).metrics()
 
 
+def test_a_damaged_best_checkpoint_falls_back_with_a_warning(
+    moved: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, _ = moved
+    best = run / "checkpoints" / "best"
+    newest = max(best.glob("*.data-*"), key=lambda path: int(path.name.split("-")[1].split(".")[0]))
+    newest.write_bytes(newest.read_bytes()[:50])
+    Run.load(run).best_model()
+    assert f"warning: checkpoint {best / newest.name.partition('.')[0]}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("label", ["bought", "stars"])
+def test_weights_that_broke_are_neither_kept_nor_exported(
+    shop: Path, tmp_path: Path, label: str
+) -> None:
+    """The only step of the run breaks them; no later one could tell."""
+    output = tmp_path / "run"
+    settings = [f"labels=[{label}]", "batch_size=4096", "epochs=1", "model.hidden=[4]"]
+    settings += ["optimizers.dense={name: sgd, learning_rate: 1.0e+38}"]
+    sets = [part for setting in settings for part in ("--set", setting)]
+    result = start("--data", str(shop), "--model", "dnn", "--output", str(output), *sets)
+    assert result.exit_code == 1
+    assert "step 1: the weight " in result.output.splitlines()[-1]
+    assert not list(output.glob("checkpoints/*/*"))
+    assert not (output / "export").exists()
+
+
+@pytest.mark.parametrize("place", ["logs", "export"])
+def test_what_cannot_be_written_is_one_clear_line(
+    shop: Path, tmp_path: Path, finished: tuple[Path, str], place: str
+) -> None:
+    output = tmp_path / "run"
+    shutil.copytree(finished[0], output)
+    shutil.rmtree(output / place)
+    (output / place).write_text("a file is where the directory should be")
+    metrics = json.loads((output / "metrics.json").read_text())
+    (output / "metrics.json").write_text(json.dumps({**metrics, "finished": False}))
+    result = start("--config", str(output / "config.yaml"), "--output", str(output))
+    assert result.exit_code == 1
+    assert f"{output / place}" in result.output.splitlines()[-1]
+    assert isinstance(result.exception, SystemExit)
+
+
+def test_workers_share_the_batches_of_every_pass(
+    shop: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every row once a pass, in several windows of shuffling; each worker has its own batches."""
+    monkeypatch.setattr("tfrec.data.WINDOW_ROWS", 100)
+    monkeypatch.setattr("tfrec.data.BLOCK_ROWS", 16)
+    features = Features.load(shop)
+
+    def batches(*workers: int) -> list[Any]:
+        read = training_batches(shop, features, 32, 5, range(2), 0, *workers)
+        return [tf.nest.map_structure(lambda t: t.numpy(), batch) for batch in read]
+
+    alone, first, second = batches(), batches(2, 0), batches(2, 1)
+    assert len(alone) == len(first) + len(second)
+    for index, whole in enumerate(alone):
+        part = (first, second)[index % 2][index // 2]
+        tf.nest.map_structure(np.testing.assert_array_equal, whole, part)
+    rows = features.counts["train"]
+    ids = np.concatenate([np.stack(list(b[0].values())[:3], axis=1) for b in alone])
+    passes = [sorted(map(tuple, ids[start : start + rows])) for start in (0, rows)]
+    assert len(ids) == 2 * rows
+    assert passes[0] == passes[1]
+    assert not np.array_equal(ids[:rows], ids[rows:])
+
+
 def test_export_without_its_parts_of_the_data_set_is_one_clear_line(
     moved: tuple[Path, Path],
 ) -> None:

@@ -68,6 +68,26 @@ def test_settings_that_diverge_are_given_up_and_others_tried(shop: Path, tmp_pat
     assert "best: " in result.output
 
 
+def test_settings_that_do_not_fit_each_other_cost_one_trial(shop: Path, tmp_path: Path) -> None:
+    space = {"model.experts": {"choices": [1, 4]}}  # several of them need a rank
+    training = {"data": str(shop), "model": {"id": "dcn_v2", "hidden": [4]}, "epochs": 1}
+    result = start(write(tmp_path, shop, training=training, space=space, trials=4), tmp_path / "s")
+    assert result.exit_code == 0, result.output
+    assert "several experts need a rank" in result.output
+    assert "Traceback" not in result.output
+    table = [line for line in result.output.splitlines() if line.startswith("| ")][2:]
+    assert {line.rpartition("| ")[2] for line in table} == {"complete |", "pruned |"}
+    assert table[0].endswith("| complete |")
+
+
+def test_what_no_trial_can_do_ends_the_search(shop: Path, tmp_path: Path) -> None:
+    config = write(tmp_path, shop, training={"data": "nowhere", "model": {"id": "dnn"}}, trials=50)
+    result = start(config, tmp_path / "s")
+    assert result.exit_code == 1
+    assert result.output.count("nowhere") == tune.START_UP_TRIALS
+    assert "nowhere" in result.output.splitlines()[-1]
+
+
 def test_a_trial_below_the_median_is_cut_short(
     shop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -109,6 +129,9 @@ def test_a_search_that_was_killed_counts_what_its_trial_had_found(
     [
         ({"space": {"model.dropout": {"low": 0.5}}}, "needs either `choices`"),
         ({"space": {"model.dropout": {"low": 0.5, "high": 0.1}}}, "`low` has to be below `high`"),
+        ({"space": {"x": {"low": 0.0, "high": 0.5, "log": True}}}, "above 0 for a logarithm"),
+        ({"space": {"x": {"choices": []}}}, "`choices` is empty"),
+        ({"space": {"x": {"choices": [1], "log": True}}}, "have no part in `choices`"),
         ({"space": {"model.dropuot": {"low": 0.1, "high": 0.5}}}, "did you mean 'dropout'"),
         ({"trails": 3}, "unknown key 'trails'; did you mean 'trials'?"),
     ],

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,27 @@ class Position:
 _STORED = ("epoch", "step_in_epoch", "examples", "seconds", "history")
 
 
+@contextlib.contextmanager
+def writing(what: str, comfort: str = "") -> Iterator[None]:
+    """Turns a failure to write, on a full disk for instance, into a clear line.
+
+    Args:
+        what: is written.
+        comfort: what is not lost.
+
+    Raises:
+        UserError: it could not be written.
+    """
+    try:
+        yield
+    except (tf.errors.OpError, OSError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(
+            f"{what} could not be written ({reason}); "
+            f"{comfort}make room and start the same command again"
+        ) from None
+
+
 class Checkpoints:
     """Numbered checkpoints in a directory; the newest few are kept.
 
@@ -78,14 +100,11 @@ class Checkpoints:
         self.directory.mkdir(parents=True, exist_ok=True)
         prefix = str(self.path(step))
         try:
-            self.checkpoint.write(prefix)
-        except (tf.errors.OpError, OSError) as error:
+            with writing(f"the checkpoint of step {step}", "older ones are kept: "):
+                self.checkpoint.write(prefix)
+        except UserError:
             self._remove(step)
-            reason = str(error).splitlines()[0]
-            raise UserError(
-                f"the checkpoint of step {step} could not be written ({reason}); "
-                "older ones are kept: make room and start the same command again"
-            ) from None
+            raise
         for old in self.steps()[: -self.keep]:
             self._remove(old)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 import yaml
@@ -34,6 +34,21 @@ Precision = Literal["float32", "mixed_bfloat16", "mixed_float16"]
 PRECISIONS = get_args(Precision)
 
 
+def _check_belongs(block: Strict, key: str, belongs: Mapping[str, tuple[str, ...]]) -> None:
+    """Refuses values that the chosen kind would not look at.
+
+    Args:
+        block: of configuration.
+        key: of its kind.
+        belongs: kinds by the key that only they look at.
+    """
+    kind = getattr(block, key)
+    for name, kinds in belongs.items():
+        default = type(block).model_fields[name].default
+        if getattr(block, name) != default and kind not in kinds:
+            raise ValueError(f"`{name}` belongs to {' and '.join(kinds)}, not to {kind}")
+
+
 class ScheduleConfig(Strict):
     """Shape of a learning rate over the steps.
 
@@ -51,6 +66,15 @@ class ScheduleConfig(Strict):
     end: Annotated[float, Field(ge=0, le=1)] = 0.0
     rate: Annotated[float, Field(gt=0, le=1)] = 0.95
     every: PositiveInt = 1000
+
+    @model_validator(mode="after")
+    def _known_to_it(self) -> ScheduleConfig:
+        of_cosine, of_exponential = ("cosine",), ("exponential",)
+        belongs = {"steps": of_cosine, "end": of_cosine}
+        _check_belongs(self, "kind", {**belongs, "rate": of_exponential, "every": of_exponential})
+        if self.steps and self.steps <= self.warm_up:
+            raise ValueError("`steps` has to be above `warm_up`")
+        return self
 
 
 class OptimizerConfig(Strict):
@@ -80,9 +104,7 @@ class OptimizerConfig(Strict):
             "l2": ("ftrl", "row_sparse_adam"),
             "weight_decay": ("row_sparse_adam",),
         }
-        for key, names in belongs.items():
-            if getattr(self, key) and self.name not in names:
-                raise ValueError(f"`{key}` belongs to {' and '.join(names)}, not to {self.name}")
+        _check_belongs(self, "name", belongs)
         return self
 
 
@@ -106,7 +128,8 @@ class LossConfig(Strict):
 
     Attributes:
         kind: `bce` (cross-entropy), `focal`, or `weighted_logistic`: cross-entropy where only
-            positives have the example's weight, such as a watch time, and negatives 1.
+            positives have the example's weight, such as a watch time, and negatives 1 (0 where
+            theirs is 0).
         pos_weight: of bce, what a positive counts.
         gamma, alpha: of focal.
     """
@@ -118,8 +141,9 @@ class LossConfig(Strict):
 
     @model_validator(mode="after")
     def _known_to_it(self) -> LossConfig:
-        if self.pos_weight != 1 and self.kind != "bce":
-            raise ValueError(f"`pos_weight` belongs to bce, not to {self.kind}")
+        of_focal = ("focal",)
+        belongs = {"pos_weight": ("bce",), "gamma": of_focal, "alpha": of_focal}
+        _check_belongs(self, "kind", belongs)
         return self
 
 
@@ -140,7 +164,7 @@ class PlateauConfig(Strict):
 class ModelConfig(Strict):
     """A model's id, and its hyperparameters beside it."""
 
-    model_config = ConfigDict(extra="allow", frozen=True)
+    model_config = ConfigDict(extra="allow")
     id: str
 
     @property

@@ -13,7 +13,7 @@ from tfrec.data import evaluation_batches, readable
 from tfrec.features import Features
 from tfrec.metrics import Array, binary_metrics, regression_metrics
 from tfrec.models.base import Model
-from tfrec.strict import UserError
+from tfrec.strict import NotFiniteError, UserError
 
 BATCH_SIZE = 4096
 SMOOTHING = 10.0  # ratings of the global mean that the item mean begins with
@@ -54,7 +54,11 @@ class Evaluator:
         self._predict: dict[int, Any] = {}
 
     def predict(self, model: Model) -> tuple[dict[str, Array], Split]:
-        """Served values by task, (n,) each, and what they are measured against."""
+        """Served values by task, (n,) each, and what they are measured against.
+
+        Raises:
+            UserError: a file is damaged, rows are missing, or a value is not finite.
+        """
         function = self._predict.get(id(model))
         if function is None:
             function = tf.function(
@@ -66,6 +70,11 @@ class Evaluator:
         truth = _Columns(self.features)
         for inputs, labels, weights, keys in readable(self.batches, self.directory):
             for name, values in function(inputs).items():
+                if not np.isfinite(values).all():
+                    raise NotFiniteError(
+                        f"what the model says of {name} is not finite; train with a lower learning "
+                        "rate or with clip_norm"
+                    )
                 predicted[name].append(values.numpy())
             truth.add(labels, weights, keys)
         self._check_rows(truth)

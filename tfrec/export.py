@@ -41,9 +41,12 @@ def export(run: Run, model: Model) -> Path:
         The version's directory, `<run>/export/<version>`.
 
     Raises:
-        UserError: the run's data set is no longer there, or no longer the same.
+        UserError: the run's data set is no longer there, or no longer the same, or the export
+            cannot be written.
     """
     import tensorflow as tf
+
+    from tfrec.checkpoints import writing
 
     data = Path(run.config.data)
     run.features.check_same_ids(Features.load(data), str(data))
@@ -59,14 +62,16 @@ def export(run: Run, model: Model) -> Path:
     place.chmod(0o755)
     try:
         servable, signatures = _servable(run, model, str(data / "transform" / "transform_fn"))
-        tf.saved_model.save(servable, str(place), signatures=signatures)
-        extra = place / "assets.extra"
-        extra.mkdir()
-        with tf.io.TFRecordWriter(str(extra / WARM_UP_FILE)) as writer:
-            for log in _warm_up(run, str(data / "sample.tfrecord")):
-                writer.write(log)
-        run.features.save(extra)
-        place.rename(base / str(version))
+        logs = list(_warm_up(run, str(data / "sample.tfrecord")))
+        with writing(f"export {base / str(version)}"):
+            tf.saved_model.save(servable, str(place), signatures=signatures)
+            extra = place / "assets.extra"
+            extra.mkdir()
+            with tf.io.TFRecordWriter(str(extra / WARM_UP_FILE)) as writer:
+                for log in logs:
+                    writer.write(log)
+            run.features.save(extra)
+            place.rename(base / str(version))
     finally:
         shutil.rmtree(place, ignore_errors=True)
     return base / str(version)

@@ -28,7 +28,7 @@ def task_loss(
         (batch,) losses and (batch,) weights.
     """
     config = config or LossConfig()
-    known = tf.math.is_finite(values)
+    known = ~tf.math.is_nan(values)
     values = tf.where(known, values, tf.zeros_like(values))
     if label.task == "regression":
         losses = tf.math.squared_difference(values, logits)
@@ -39,7 +39,7 @@ def task_loss(
         losses = tf.nn.sigmoid_cross_entropy_with_logits(values, logits)
         losses *= 1 + (config.pos_weight - 1) * values
         if config.kind == "weighted_logistic":
-            weights = tf.where(values > 0, weights, tf.ones_like(weights))
+            weights = tf.where(values > 0, weights, tf.cast(weights > 0, weights.dtype))
     return losses, tf.where(known, weights, tf.zeros_like(weights))
 
 

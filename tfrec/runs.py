@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import click
 import yaml
 
 from tfrec.config import TrainConfig, check_hyperparameters, over_defaults
@@ -119,22 +120,17 @@ class Run:
     def best_model(self) -> Model:
         """The run's model with its best weights.
 
+        Where the newest of them cannot be read, those that were the best before, with a warning.
+
         Raises:
-            UserError: the run has no checkpoint.
+            UserError: the run has no checkpoint that can be read.
         """
         from tfrec.checkpoints import Checkpoints
 
         model = self.build_model()
         best = Checkpoints(self.checkpoints / "best", layers=model.layers)
-        if not best.steps():
+        if best.restore_newest(lambda text: click.echo(f"warning: {text}", err=True)) is None:
             raise UserError(f"{self.directory} has no checkpoint: its training did not get so far")
-        try:
-            best.restore(best.steps()[-1])
-        except Exception as error:  # every kind of damage has one of its own
-            reason = (str(error).splitlines() or ["damaged"])[0]
-            raise UserError(
-                f"{best.path(best.steps()[-1])} cannot be read ({reason}); train again"
-            ) from None
         return model
 
     @property

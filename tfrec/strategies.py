@@ -66,6 +66,27 @@ def coordinator(strategy: tf.distribute.Strategy) -> Any:
     return None
 
 
+def agreement(strategy: tf.distribute.Strategy) -> Callable[[int], int] | None:
+    """Tells all machines that take their steps together the largest of their numbers.
+
+    None where each machine's number is its own business. All machines have to call it.
+    """
+    if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
+        return None
+    machines = strategy.num_replicas_in_sync
+
+    @tf.function
+    def sums(number: tf.Tensor) -> tf.Tensor:
+        # There is no reduction to the largest: every machine's number has a place of its own.
+        def mine() -> tf.Tensor:
+            replica = tf.distribute.get_replica_context().replica_id_in_sync_group
+            return tf.one_hot(replica, machines, number)
+
+        return strategy.reduce(tf.distribute.ReduceOp.SUM, strategy.run(mine), axis=None)
+
+    return lambda number: int(tf.reduce_max(sums(tf.constant(float(number)))))
+
+
 def distributed(strategy: tf.distribute.Strategy, batches: tf.data.Dataset) -> Any:
     """Global batches, split among the replicas of all machines."""
     if strategy.num_replicas_in_sync == 1:

@@ -31,7 +31,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
 class Strict(BaseModel):
     """A block of configuration that refuses keys it does not know."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     @classmethod
     def parse(cls, values: Any, where: str) -> Self:

@@ -15,14 +15,14 @@ from typing import Any
 import tensorflow as tf
 import tf_keras as keras
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn
 
-from tfrec.checkpoints import Checkpoints, Position
+from tfrec.checkpoints import Checkpoints, Position, writing
 from tfrec.data import broken_file, training_batches
 from tfrec.evaluation import Evaluator
 from tfrec.optimizers import composite, create_slots
+from tfrec.progress import Line
 from tfrec.runs import Run
-from tfrec.strategies import coordinator, dealt, distributed, is_chief
+from tfrec.strategies import agreement, coordinator, dealt, distributed, is_chief
 from tfrec.strict import NotFiniteError, UserError
 
 SHOWN_STEPS = 20
@@ -128,6 +128,7 @@ class Trainer:
         self.coordinator = self.model._cluster_coordinator = coordinator(self.strategy)
         self.validating = "validation" in run.features.counts
         self.signal = 0
+        self._agreed = agreement(self.strategy)
         self._dealt: Any = None
 
     @property
@@ -182,8 +183,8 @@ class Trainer:
             ones, are in the run's `best` checkpoint.
 
         Raises:
-            UserError: a file of the data set is damaged, the loss or a gradient is not finite, or
-                a checkpoint cannot be written.
+            UserError: a file of the data set is damaged, the loss, a gradient or a weight is not
+                finite, or a checkpoint cannot be written.
             Interrupted: SIGTERM or SIGINT came; a checkpoint is written.
         """
         self.evaluator = (
@@ -191,14 +192,15 @@ class Trainer:
             if self.validating
             else None
         )
-        logs = str(self.run.directory / "logs")
-        self.writer = (
-            tf.summary.create_file_writer(logs)
-            if is_chief(self.strategy)
-            else tf.summary.create_noop_writer()
-        )
+        self.logs = str(self.run.directory / "logs")
+        with writing(self.logs):
+            self.writer = (
+                tf.summary.create_file_writer(self.logs)
+                if is_chief(self.strategy)
+                else tf.summary.create_noop_writer()
+            )
         total = self.steps_per_epoch * self.config.epochs
-        with _Line(self.console, total) as self.line, self._signals():
+        with Line(self.console, total) as self.line, self._signals():
             while self.position.epoch < self.config.epochs and not self._patience_is_over():
                 self._epoch()
         best = self._best()
@@ -220,8 +222,11 @@ class Trainer:
             last_of_epoch = done == self.steps_per_epoch
             if done % SHOWN_STEPS == 0:
                 self._show(self._loss(), self._rate(started))
-            if done in due or self.step % config.checkpoint_steps == 0 or self.signal:
+            pause = done in due or self.step % config.checkpoint_steps == 0
+            number = self._signal_to_all(pause or done % SHOWN_STEPS == 0)
+            if pause or number:
                 loss = self._loss()
+                self._check_weights()
                 position.seconds += time.perf_counter() - started
                 if done in due:
                     self._validate(loss)
@@ -234,8 +239,8 @@ class Trainer:
                 started = time.perf_counter()
                 if self.watch and done in due:
                     self.watch(self.step, self.score(self.history[-1]))
-                if self.signal:
-                    raise Interrupted(self.signal, self.step)
+                if number:
+                    raise Interrupted(number, self.step)
                 if last_of_epoch or self._patience_is_over():
                     return
 
@@ -288,13 +293,23 @@ class Trainer:
             found = _NOT_FINITE.search(str(error))
             if not found:
                 raise broken_file(self.config.data, error) from None
-            weights = (v.name for v in self.model.trainable_variables if not _is_finite(v))
-            first = next((f"the weight {name}" for name in weights), found.group(1))
-            raise NotFiniteError(
-                f"step {self.step + 1}: {first} is not finite; the last good checkpoint "
-                "stays. Look at the data, or begin anew in another --output with a lower learning "
-                "rate or with clip_norm"
-            ) from None
+            self._check_weights()
+            raise self._not_finite(self.step + 1, found.group(1)) from None
+
+    def _check_weights(self) -> None:
+        """Before they are kept: the step that broke them was no error yet."""
+        for variable in self.model.trainable_variables:
+            with tf.device(variable.device):  # which may be another machine
+                norm = tf.nn.l2_loss(variable)
+            if not math.isfinite(norm):
+                raise self._not_finite(self.step, f"the weight {variable.name}")
+
+    @staticmethod
+    def _not_finite(step: int, what: str) -> NotFiniteError:
+        return NotFiniteError(
+            f"step {step}: {what} is not finite; the last good checkpoint stays. Look at the data, "
+            "or begin anew in another --output with a lower learning rate or with clip_norm"
+        )
 
     @contextlib.contextmanager
     def _signals(self) -> Iterator[None]:
@@ -304,15 +319,25 @@ class Trainer:
             self.signal = number
 
         in_main = threading.current_thread() is threading.main_thread()  # others may not
-        # Machines that take their steps together would not see a signal at the same step.
-        together = isinstance(self.strategy, tf.distribute.MultiWorkerMirroredStrategy)
-        numbers = (signal.SIGTERM, signal.SIGINT) if in_main and not together else ()
+        numbers = (signal.SIGTERM, signal.SIGINT) if in_main else ()
         before = {number: signal.signal(number, note) for number in numbers}
         try:
             yield
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+    def _signal_to_all(self, ask: bool) -> int:
+        """The signal that ends the training after this step; 0 for none.
+
+        Machines that take their steps together have to end at the same one.
+
+        Args:
+            ask: whether they ask one another after this step.
+        """
+        if self._agreed is None:
+            return self.signal
+        return self._agreed(self.signal) if ask else 0
 
     def _rate(self, started: float) -> float:
         return self.position.examples / (self.position.seconds + time.perf_counter() - started)
@@ -350,7 +375,7 @@ class Trainer:
             self.rate_scale.assign(scale)
 
     def _write_summaries(self, newest: Validation) -> None:
-        with self.writer.as_default(newest.step):
+        with writing(self.logs), self.writer.as_default(newest.step):
             tf.summary.scalar("train/loss", newest.loss)
             tf.summary.scalar("train/rate_scale", self.rate_scale)
             for name, mean in newest.auxiliary.items():
@@ -359,7 +384,7 @@ class Trainer:
                 for name, value in values.items():
                     if value is not None:
                         tf.summary.scalar(f"validation/{task}/{name}", value)
-        self.writer.flush()
+            self.writer.flush()
 
     def score(self, validation: Validation) -> float:
         """What validations are compared by: higher is better."""
@@ -388,40 +413,12 @@ class Trainer:
         return self.position.examples / self.position.seconds if self.position.seconds else 0.0
 
 
-class _Line:
-    """The live line of progress, where the console is a terminal."""
-
-    def __init__(self, console: Console, steps: int) -> None:
-        self.progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            console=console,
-            transient=True,
-            disable=not console.is_terminal,
-        )
-        self.task = self.progress.add_task("starting", total=steps)
-
-    def __enter__(self) -> _Line:
-        self.progress.start()
-        return self
-
-    def __exit__(self, *_: Any) -> None:
-        self.progress.stop()
-
-    def show(self, step: int, text: str) -> None:
-        self.progress.update(self.task, description=text, completed=step)
-
-
 def _shown(metrics: dict[str, dict[str, float | None]]) -> str:
     return "  ".join(
         f"{task}: "
         + ", ".join(f"{name} {value:.4f}" for name, value in values.items() if value is not None)
         for task, values in metrics.items()
     )
-
-
-def _is_finite(variable: tf.Variable) -> bool:
-    return bool(tf.reduce_all(tf.math.is_finite(variable)))
 
 
 def _size(variable: tf.Variable) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from pydantic import PositiveInt, model_validator
 
 from tfrec.cli import command, quiet_import
 from tfrec.config import merge
-from tfrec.strict import NotFiniteError, Strict, UserError
+from tfrec.strict import Strict, UserError
 
 CONFIG = "tune.yaml"
 START_UP_TRIALS = 5  # before pruning, and before the sampler follows what it has seen
@@ -37,8 +38,14 @@ class Choice(Strict):
     def _one_way(self) -> Choice:
         if (self.choices is None) == (self.low is None or self.high is None):
             raise ValueError("needs either `choices`, or `low` and `high`")
+        if self.choices is not None and (self.log or (self.low, self.high) != (None, None)):
+            raise ValueError("`low`, `high` and `log` have no part in `choices`")
+        if self.choices == []:
+            raise ValueError("`choices` is empty")
         if self.low is not None and self.high is not None and self.low >= self.high:
             raise ValueError("`low` has to be below `high`")
+        if self.log and self.low is not None and self.low <= 0:
+            raise ValueError("`low` has to be above 0 for a logarithm")
         return self
 
     def suggest(self, trial: Any, key: str) -> Any:
@@ -87,10 +94,22 @@ def main(config: str, output: Path, trials: int | None) -> None:
         study.tell(ended.number, state=states.FAIL)
         study.enqueue_trial(ended.params)
     done = len(study.get_trials(states=[states.COMPLETE, states.PRUNED]))
-    study.optimize(lambda trial: _run(trial, search, output), max(search.trials - done, 0))
+    failures: list[UserError] = []
+
+    def run_trial(trial: Any) -> float:
+        try:
+            return _run(trial, search, output)
+        except UserError as error:  # settings that diverge or do not fit each other are bad ones
+            failures.append(error)
+            if len(failures) == START_UP_TRIALS == trial.number + 1:  # or all are
+                raise
+            click.echo(str(error))
+            raise _optuna().TrialPruned from None
+
+    study.optimize(run_trial, max(search.trials - done, 0))
     click.echo(_table(study, search))
     if not study.get_trials(states=[states.COMPLETE]):
-        raise UserError("no trial came to its end")
+        raise UserError(f"no trial came to its end{f': {failures[-1]}' if failures else ''}")
     best = _directory(output, study.best_trial.params)
     with quiet_import():
         from tfrec.export import export
@@ -113,7 +132,7 @@ def _optuna() -> Any:
         import optuna
     except ImportError:
         raise UserError("the search needs Optuna: pip install 'tfrec[tune]'") from None
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    optuna.logging.set_verbosity(optuna.logging.ERROR)  # failures are said in one line
     return optuna
 
 
@@ -160,11 +179,7 @@ def _run(trial: Any, search: TuneConfig, output: Path) -> float:
         if trial.should_prune():
             raise pruned
 
-    try:
-        metrics = train(values, directory, str(output / CONFIG), export=False, watch=watch)
-    except NotFiniteError as error:  # settings that diverge are bad ones, and others are tried
-        click.echo(str(error))
-        raise pruned from None
+    metrics = train(values, directory, str(output / CONFIG), export=False, watch=watch)
     if metrics["best_score"] is None:
         raise UserError("the search needs a data set with a validation split")
     return metrics["best_score"]
@@ -174,8 +189,12 @@ def _table(study: Any, search: TuneConfig) -> str:
     """All trials, the best first, as Markdown."""
     keys = list(search.space)
     lines = [f"| trial | {' | '.join(keys)} | score | state |", "| --- " * (len(keys) + 3) + "|"]
-    trials = sorted(study.get_trials(), key=lambda t: -(t.value if t.value is not None else -1e9))
-    for trial in trials:
+
+    def rank(trial: Any) -> tuple[bool, float]:  # a trial that was pruned has a value too
+        complete = trial.state == _states().COMPLETE
+        return complete, -math.inf if trial.value is None else trial.value
+
+    for trial in sorted(study.get_trials(), key=rank, reverse=True):
         cells = [str(trial.params.get(key, "")) for key in keys]
         score = "" if trial.value is None else f"{trial.value:.4f}"
         state = trial.state.name.lower()

@@ -4,7 +4,7 @@ import numpy as np
 import tensorflow as tf
 
 from tests.support import FEATURES, batch, tensors
-from tfrec.layers.embedding import Embedding, Embeddings, mean_of_values
+from tfrec.layers.embedding import Embedding, Embeddings
 
 
 def test_padding_is_zero_and_is_never_trained() -> None:
@@ -20,9 +20,15 @@ def test_padding_is_zero_and_is_never_trained() -> None:
 
 
 def test_mean_counts_only_values_that_are_there() -> None:
-    vectors = tf.constant([[[2.0], [4.0], [0.0]], [[0.0], [0.0], [0.0]]])
-    ids = tf.constant([[1, 2, 0], [0, 0, 0]])
-    np.testing.assert_array_equal(mean_of_values(vectors, ids), [[3], [0]])
+    layer = Embedding(3, 1)
+    layer(tf.constant([1]))
+    layer.table.assign([[9.0], [2.0], [4.0]])
+    ids = tf.constant([[[1, 2, 0], [0, 0, 0]], [[0, 2, 0], [2, 2, 1]]])
+    with tf.GradientTape() as tape:
+        means = layer(ids, mean=True)
+    np.testing.assert_allclose(means[..., 0], [[3, 0], [4, 10 / 3]], rtol=1e-6)
+    gradient = tf.convert_to_tensor(tape.gradient(means, layer.table))
+    np.testing.assert_allclose(gradient[:, 0], [0, 1 / 2 + 1 / 3, 1 / 2 + 1 + 2 / 3], rtol=1e-6)
 
 
 def test_features_of_one_table_share_its_vectors() -> None:

@@ -17,7 +17,8 @@ class Embedding(keras.layers.Layer):
         dim: length of a vector.
         stddev: of the normal distribution that the vectors begin with.
 
-    Call: ids (…,) → vectors (…, dim) in the compute dtype; the table itself is float32.
+    Call: ids (…,) → vectors (…, dim) in the compute dtype; the table itself is float32. With
+    `mean`, ids (…, values) → means (…, dim) of the values that are there, zero where none is.
     """
 
     optimizer_group = "embedding"
@@ -36,10 +37,9 @@ class Embedding(keras.layers.Layer):
         )
         super().build(input_shape)
 
-    def call(self, ids: tf.Tensor) -> tf.Tensor:
-        vectors = tf.nn.embedding_lookup(self.table, ids)
-        real = tf.cast(ids != 0, vectors.dtype)
-        return tf.cast(vectors * real[..., tf.newaxis], self.compute_dtype)
+    def call(self, ids: tf.Tensor, mean: bool = False) -> tf.Tensor:
+        vectors = (mean_of_rows if mean else rows)(self.table, ids)
+        return tf.cast(vectors, self.compute_dtype)
 
     def get_config(self) -> dict:
         return {**super().get_config(), "size": self.size, "dim": self.dim, "stddev": self.stddev}
@@ -82,9 +82,8 @@ class Embeddings(keras.layers.Layer):
     def call(self, inputs: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         vectors = {}
         for feature in self.embedded:
-            ids = inputs[feature.name]
-            vector = self.tables[feature.table](ids)
-            vectors[feature.name] = mean_of_values(vector, ids) if feature.length else vector
+            table, ids = self.tables[feature.table], inputs[feature.name]
+            vectors[feature.name] = table(ids, mean=bool(feature.length))
         return vectors
 
 
@@ -149,13 +148,27 @@ class FieldAwareEmbeddings(keras.layers.Layer):
         return tf.reshape(self.embeddings(inputs), shape)
 
 
-def mean_of_values(vectors: tf.Tensor, ids: tf.Tensor) -> tf.Tensor:
-    """Mean over the values that are there: (…, values, dim), ids (…, values) → (…, dim).
+def rows(table: tf.Variable, ids: tf.Tensor) -> tf.Tensor:
+    """Rows of a table (size, dim), zero for id 0: (…,) → (…, dim)."""
+    found = tf.nn.embedding_lookup(table, ids)
+    return found * tf.cast(ids != 0, found.dtype)[..., tf.newaxis]
 
-    Zero where there is none.
+
+def mean_of_rows(table: tf.Variable, ids: tf.Tensor) -> tf.Tensor:
+    """Means of a table's rows over the values that are there: ids (…, values) → (…, dim).
+
+    Zero where there is none. Most of a list is padding, which is not even looked up.
     """
-    count = tf.reduce_sum(tf.cast(ids != 0, vectors.dtype), axis=-1, keepdims=True)
-    return tf.reduce_sum(vectors, axis=-2) / tf.maximum(count, 1)
+    lists = tf.reshape(ids, [-1, ids.shape[-1]])
+    real = lists != 0
+    places = tf.where(real)
+    found = tf.nn.embedding_lookup(table, tf.gather_nd(lists, places))
+    sums = tf.math.unsorted_segment_sum(found, places[:, 0], tf.shape(lists)[0])
+    counts = tf.reduce_sum(tf.cast(real, sums.dtype), axis=1, keepdims=True)
+    means = tf.reshape(
+        sums / tf.maximum(counts, 1), tf.concat([tf.shape(ids)[:-1], [table.shape[1]]], axis=0)
+    )
+    return tf.ensure_shape(means, [*ids.shape[:-1], table.shape[1]])
 
 
 def history_vectors(

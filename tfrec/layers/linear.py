@@ -8,7 +8,7 @@ import tensorflow as tf
 import tf_keras as keras
 
 from tfrec.features import Features
-from tfrec.layers.embedding import mean_of_values
+from tfrec.layers.embedding import mean_of_rows, rows
 
 
 class FirstOrder(keras.layers.Layer):
@@ -49,10 +49,8 @@ class FirstOrder(keras.layers.Layer):
     def call(self, inputs: dict[str, tf.Tensor]) -> tf.Tensor:
         terms = []
         for feature in self.one_hot:
-            ids = inputs[feature.name]
-            weights = tf.nn.embedding_lookup(self.one_hot_weights[feature.name], ids)
-            weights *= tf.cast(ids != 0, weights.dtype)[..., tf.newaxis]
-            terms.append(mean_of_values(weights, ids) if feature.length else weights)
+            weights = self.one_hot_weights[feature.name]
+            terms.append((mean_of_rows if feature.length else rows)(weights, inputs[feature.name]))
         if self.features.numbers:
             numbers = tf.stack([inputs[f.name] for f in self.features.numbers], axis=-1)
             terms.append(numbers * self.number_weights[:, 0])

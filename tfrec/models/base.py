@@ -86,8 +86,9 @@ class Model(keras.Model, metaclass=_Complete):
 
         Args:
             name: one of `auxiliary`.
-            losses: gives them and their weights, of the same shape; their mean over all replicas
-                counts. Called in training steps only, so that it costs nothing elsewhere.
+            losses: gives them and their weights, both (batch, …); their mean over all replicas
+                counts, each example by its own weight too. Called in training steps only, so that
+                it costs nothing elsewhere.
             share: that it is multiplied by.
         """
         if hasattr(self._step, "auxiliary"):
@@ -177,8 +178,9 @@ class Model(keras.Model, metaclass=_Complete):
             ]
             total = tf.add_n([global_mean(*of_task) for of_task in of_tasks])
             losses = {"loss": total, **dict.fromkeys(self.auxiliary, 0.0)}
-            for name, auxiliary, share in self._step.auxiliary:
-                mean = global_mean(*auxiliary)
+            for name, (parts, of_parts), share in self._step.auxiliary:
+                of_examples = tf.reshape(weights, [-1] + [1] * (parts.shape.rank - 1))
+                mean = global_mean(parts, of_parts * of_examples)
                 losses[name] += mean
                 total += share * mean
             if self.embedding_l2:
