@@ -319,7 +319,10 @@ def test_damaged_checkpoint_and_metrics_are_named(moved: tuple[Path, Path]) -> N
     best = next((run / "checkpoints" / "best").glob("*.data-*"))
     for path in (run / "checkpoints" / "best").glob("*.data-*"):
         path.write_bytes(best.read_bytes()[:50])
-    assert "cannot be read" in evaluated(run)
+    result = CliRunner().invoke(evaluate.main, ["--run", str(run)])
+    assert result.exit_code == 1
+    assert "no checkpoint in" in result.output.splitlines()[-1]
+    assert "can be read" in result.output.splitlines()[-1]
     (run / "metrics.json").write_text("{")
     with pytest.raises(UserError, match="is damaged"):
         Run.load(run).metrics()
@@ -445,7 +448,7 @@ def test_fnn_trains_its_factorization_machine_first(shop: Path, tmp_path: Path) 
     first = Run.load(output / "fm")
     assert first.finished
     assert first.config.model.id == "fm"
-    assert first.config.model.hyperparameters == {"dim": 4}
+    assert first.config.model.hyperparameters == {"dim": 4, "crosses": True}
     fm, fnn = first.best_model(), Run.load(output).best_model()
     for mine, its in (
         (fnn.embeddings.variables, fm.embeddings.variables),
