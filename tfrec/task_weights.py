@@ -86,7 +86,7 @@ class Dynamic(TaskWeights):
         return tf.convert_to_tensor(self.current)
 
     def after_validation(self, means: list[float]) -> None:
-        losses, before = tf.constant(means), tf.convert_to_tensor(self.before)
+        losses, before = tf.constant(means, tf.float32), tf.convert_to_tensor(self.before)
         ratios = tf.where(before > 0, tf.math.divide_no_nan(losses, before), 1.0)
         shares = tf.nn.softmax(ratios / self.config.temperature)
         self.current.assign(len(self.labels) * shares)

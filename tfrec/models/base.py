@@ -109,8 +109,8 @@ class Model(keras.Model, metaclass=_Complete):
         """
         if config.kind == "gradnorm" and not self.last_shared:
             raise UserError(
-                "task_weights: gradnorm needs a layer that all tasks share, which this model has "
-                "not above its embeddings; take another kind"
+                "task_weights: gradnorm needs a layer that all tasks share above the embeddings, "
+                "and this model has none; take another kind"
             )
         self.task_weights = KINDS[config.kind](self.features.labels, config)
 
