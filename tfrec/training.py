@@ -45,7 +45,7 @@ class Validation:
         loss: mean training loss since the last validation.
         metrics: by task.
         losses: means of the parts of the training loss, by name: of several tasks, and auxiliary.
-        gates: mean share of every expert, by gate, on the validation split.
+        gates: mean share of every expert, by gate, on the first validation examples.
     """
 
     step: int

@@ -23,7 +23,7 @@ class ESMM(MultiTaskModel):
     −log(e^{−z_1} + e^{−z_2} + e^{−z_1 − z_2}), finite and exact wherever the towers' are.
 
     Source: Ma et al. 2018, Entire Space Multi-Task Model: An Effective Approach for Estimating
-    Post-Click Conversion Rate, section 2.3, equations 2 and 3.
+    Post-Click Conversion Rate, sections 2.1 and 2.3, equations 1 and 3.
 
     Args:
         features: of the data set; two binary labels, the click and then the conversion, which is 0
