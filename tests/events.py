@@ -23,6 +23,7 @@ features:
 labels:
   bought: {{column: rating, at_least: 4}}
   stars: {{column: rating, task: regression}}
+  opened: {{column: rating, at_least: 3}}
 histories:
   bought_before: {{length: 6, features: [product, colours], where: bought}}
 crosses:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -43,6 +44,11 @@ FEATURES = Features(
 )
 
 
+# Two tasks of a kind each, and the two of a conversion.
+TASKS = dataclasses.replace(FEATURES, labels=(Label("like"), Label("stars", "regression")))
+CLICKS = dataclasses.replace(FEATURES, labels=(Label("click"), Label("buy")))
+
+
 def batch(size: int, seed: int = 0, features: Features = FEATURES) -> Arrays:
     """Random inputs: ids of all kinds, lists and histories of all lengths, the empty one too."""
     rng = np.random.default_rng(seed)
@@ -77,11 +83,18 @@ def tensors(inputs: Arrays) -> dict[str, tf.Tensor]:
     return {name: tf.constant(value) for name, value in inputs.items()}
 
 
-def training_data(inputs: Arrays, labels: Any, weights: Any = None) -> tuple[Any, Any, Any]:
-    """One element of training data for `Model.train_step`."""
+def training_data(
+    inputs: Arrays, labels: Any, weights: Any = None, features: Features = FEATURES
+) -> tuple[Any, Any, Any]:
+    """One element of training data for `Model.train_step`; labels (rows,) go to all tasks."""
     labels = np.asarray(labels, np.float32)
     weights = np.ones(len(labels)) if weights is None else weights
-    return tensors(inputs), {"like": tf.constant(labels)}, tf.constant(weights, tf.float32)
+    columns = np.broadcast_to(labels.T, (len(features.labels), len(labels)))
+    by_task = {
+        label.name: tf.constant(column)
+        for label, column in zip(features.labels, columns, strict=True)
+    }
+    return tensors(inputs), by_task, tf.constant(weights, tf.float32)
 
 
 def randomise(model: Any, seed: int = 0, scale: float = 0.5) -> None:

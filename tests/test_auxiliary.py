@@ -145,7 +145,7 @@ def test_is_printed_and_kept_by_the_command(shop: Path, tmp_path: Path) -> None:
     result = CliRunner().invoke(train.main, [*arguments, "--seed", "1", "--no-export"])
     assert result.exit_code == 0, result.output
     history = json.loads((output / "metrics.json").read_text())["history"]
-    means = [validation["auxiliary"]["next_item"] for validation in history]
+    means = [validation["losses"]["next_item"] for validation in history]
     lines = [line for line in result.output.splitlines() if "next_item" in line and "auc" in line]
     assert len(lines) == len(means) >= 4
     for line, mean, validation in zip(lines, means, history, strict=True):

@@ -161,6 +161,35 @@ class PlateauConfig(Strict):
     minimum: Annotated[float, Field(ge=0, lt=1)] = 1e-3
 
 
+class TaskWeightsConfig(Strict):
+    """What the losses of several tasks are multiplied by.
+
+    Attributes:
+        kind: `fixed`, `uncertainty` (learned variances), `dynamic` (by how fast the losses fall) or
+            `gradnorm` (by the norms of their gradients); see `tfrec.task_weights`.
+        weights: of fixed, by task; 1 for those not named.
+        temperature: of dynamic; the higher, the more equal.
+        alpha: of gradnorm, how much tasks that learn slowly gain.
+        learning_rate: of gradnorm, the step size of the weights.
+    """
+
+    kind: Literal["fixed", "uncertainty", "dynamic", "gradnorm"] = "fixed"
+    weights: dict[str, NonNegativeFloat] = {}
+    temperature: PositiveFloat = 2.0
+    alpha: NonNegativeFloat = 1.5
+    learning_rate: PositiveFloat = 0.025
+
+    @model_validator(mode="after")
+    def _known_to_it(self) -> TaskWeightsConfig:
+        of_gradnorm = ("gradnorm",)
+        belongs = {"weights": ("fixed",), "temperature": ("dynamic",)}
+        belongs |= {"alpha": of_gradnorm, "learning_rate": of_gradnorm}
+        _check_belongs(self, "kind", belongs)
+        if self.kind == "fixed" and not self.weights:
+            raise ValueError("fixed needs `weights`, by task")
+        return self
+
+
 class ModelConfig(Strict):
     """A model's id, and its hyperparameters beside it."""
 
@@ -179,13 +208,17 @@ class TrainConfig(Strict):
     Attributes:
         data: data set directory.
         model: which model, and its hyperparameters.
-        labels: tasks to learn; a ranking model takes one, the data set's first unless given.
+        labels: tasks to learn; a ranking model takes one, the data set's first unless given, and a
+            model of several tasks all of them.
         batch_size: examples per step, over all devices.
         epochs: most passes over the training split.
         validations_per_epoch: how often validation metrics are taken, and patience counted.
         patience: validations without a better one before training stops.
         optimizers: by variable group.
         loss: of binary tasks.
+        task_weights: of the losses of several tasks; they are added up as they are unless given.
+        monitor: labels whose metrics early stopping, the best weights and plateaus go by, as a
+            mean; all unless given.
         plateau: lowers learning rates when validation stalls; off unless given.
         clip_norm: largest global norm of a step's gradients; no limit unless given.
         embedding_l2: λ of λ/2 Σ w² over whole embedding tables at every step, as some published
@@ -207,6 +240,8 @@ class TrainConfig(Strict):
     patience: PositiveInt = 3
     optimizers: OptimizersConfig = OptimizersConfig()
     loss: LossConfig = LossConfig()
+    task_weights: TaskWeightsConfig | None = None
+    monitor: Annotated[list[str], Field(min_length=1)] | None = None
     plateau: PlateauConfig | None = None
     clip_norm: PositiveFloat | None = None
     embedding_l2: NonNegativeFloat = 0.0

@@ -80,6 +80,16 @@ class Evaluator:
         self._check_rows(truth)
         return {name: np.concatenate(parts) for name, parts in predicted.items()}, truth.split()
 
+    def gates(self, model: Model) -> dict[str, list[float]]:
+        """Mean share of every expert, by gate; empty where the model has none.
+
+        Of the first examples of the split, which is stored in random order.
+        """
+        if type(model).gates is Model.gates:
+            return {}
+        inputs = next(iter(self.batches))[0]
+        return {name: np.mean(s, axis=0).tolist() for name, s in model.gates(inputs).items()}
+
     def _check_rows(self, truth: _Columns) -> None:
         rows = sum(len(part) for part in truth.others[0])
         expected = self.features.counts.get(self.split, rows)

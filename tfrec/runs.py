@@ -15,7 +15,7 @@ import yaml
 from tfrec.config import TrainConfig, check_hyperparameters, over_defaults
 from tfrec.features import FILE_NAME, Features
 from tfrec.models.registry import find
-from tfrec.strict import UserError
+from tfrec.strict import UserError, nearest
 
 if TYPE_CHECKING:
     from tfrec.models.base import Model
@@ -192,6 +192,7 @@ def resolve(values: dict[str, Any], where: str) -> tuple[TrainConfig, Features]:
     entry.check(features)
     model = entry.load()
     config = TrainConfig.parse(over_defaults(model.defaults, values), where)
+    _check_tasks(config, labels)
     hyperparameters = check_hyperparameters(model.__init__, config.model.hyperparameters)
     return config.model_copy(
         update={
@@ -200,6 +201,22 @@ def resolve(values: dict[str, Any], where: str) -> tuple[TrainConfig, Features]:
             "model": config.model.model_copy(update=hyperparameters),
         }
     ), features
+
+
+def _check_tasks(config: TrainConfig, labels: list[str]) -> None:
+    """Checks what the configuration says of the tasks by name.
+
+    Raises:
+        UserError: a task that the run does not have, or weights for one task alone.
+    """
+    weights = config.task_weights
+    if weights and len(labels) == 1:
+        raise UserError(f"task_weights need several labels; the run has one, {labels[0]!r}")
+    named = {"task_weights.weights": weights.weights if weights else (), "monitor": config.monitor}
+    for key, names in named.items():
+        for name in names or ():
+            if name not in labels:
+                raise UserError(f"{key}: the run has no label {name!r}{nearest(name, labels)}")
 
 
 def first_step(config: TrainConfig, first: str) -> dict[str, Any]:

@@ -19,6 +19,8 @@ from rich.console import Console
 from tfrec.checkpoints import Checkpoints, Position, writing
 from tfrec.data import broken_file, training_batches
 from tfrec.evaluation import Evaluator
+from tfrec.features import Label
+from tfrec.models.base import loss_name
 from tfrec.optimizers import composite, create_slots
 from tfrec.progress import Line
 from tfrec.runs import Run
@@ -42,14 +44,16 @@ class Validation:
         epoch: passes over the data done, as a fraction.
         loss: mean training loss since the last validation.
         metrics: by task.
-        auxiliary: means of the model's auxiliary losses, by name.
+        losses: means of the parts of the training loss, by name: of several tasks, and auxiliary.
+        gates: mean share of every expert, by gate, on the first validation examples.
     """
 
     step: int
     epoch: float
     loss: float
     metrics: dict[str, dict[str, float | None]]
-    auxiliary: dict[str, float] = field(default_factory=dict)
+    losses: dict[str, float] = field(default_factory=dict)
+    gates: dict[str, list[float]] = field(default_factory=dict)
 
 
 class Interrupted(Exception):  # noqa: N818 - it is no error
@@ -98,6 +102,8 @@ class Trainer:
         self.steps_per_epoch = math.ceil(self.rows / config.batch_size)
         with self.strategy.scope():
             self.model = run.build_model()
+            if config.task_weights:
+                self.model.weigh_tasks(config.task_weights)
             self.groups = self.model.groups()
             self.rate_scale = tf.Variable(1.0, trainable=False, name="rate_scale")
             self.optimizer = composite(
@@ -348,18 +354,22 @@ class Trainer:
         self.line.show(self.step, text + (f"  best {_shown(best.metrics)}" if best else ""))
 
     def _validate(self, loss: float) -> None:
-        auxiliary = {t.name: float(t.result()) for t in self.model.auxiliary_trackers}
+        losses = {t.name: float(t.result()) for t in self.model.part_trackers}
+        if self.model.task_weights:
+            labels = self.run.features.labels
+            self.model.task_weights.after_validation([losses[loss_name(label)] for label in labels])
         self.model.reset_metrics()
         metrics = self.evaluator.evaluate(self.model) if self.evaluator else {}
+        gates = self.evaluator.gates(self.model) if self.evaluator else {}
         epoch = self.step / self.steps_per_epoch
-        newest = Validation(self.step, round(epoch, 3), loss, metrics, auxiliary)
+        newest = Validation(self.step, round(epoch, 3), loss, metrics, losses, gates)
         self.position.history.append(asdict(newest))
         if metrics and self._best() == newest:
             self.best.save(self.step)
         self._lower_rates()
         self.console.print(
             f"epoch {epoch:.2f}  loss {loss:.4f}  "
-            + "".join(f"{name} {value:.4f}  " for name, value in auxiliary.items())
+            + "".join(f"{name} {value:.4f}  " for name, value in losses.items())
             + f"{_shown(metrics)}  "
             f"{self.examples_per_second:,.0f} examples/s",
             highlight=False,
@@ -378,8 +388,15 @@ class Trainer:
         with writing(self.logs), self.writer.as_default(newest.step):
             tf.summary.scalar("train/loss", newest.loss)
             tf.summary.scalar("train/rate_scale", self.rate_scale)
-            for name, mean in newest.auxiliary.items():
+            for name, mean in newest.losses.items():
                 tf.summary.scalar(f"train/{name}", mean)
+            if self.model.task_weights:
+                factors = self.model.task_weights.factors()
+                for label, factor in zip(self.run.features.labels, factors, strict=True):
+                    tf.summary.scalar(f"train/{label.name}_weight", factor)
+            for gate, shares in newest.gates.items():
+                for expert, share in enumerate(shares):
+                    tf.summary.scalar(f"gates/{gate}/{expert}", share)
             for task, values in newest.metrics.items():
                 for name, value in values.items():
                     if value is not None:
@@ -387,13 +404,11 @@ class Trainer:
             self.writer.flush()
 
     def score(self, validation: Validation) -> float:
-        """What validations are compared by: higher is better."""
-        label = self.run.features.labels[0]
-        for name, sign in MONITORED[label.task]:
-            value = validation.metrics.get(label.name, {}).get(name)
-            if value is not None:
-                return sign * value
-        return -math.inf
+        """What validations are compared by, a mean over the tasks: higher is better."""
+        labels = self.run.features.labels
+        monitored = self.config.monitor or [label.name for label in labels]
+        scores = [_score(label, validation.metrics) for label in labels if label.name in monitored]
+        return sum(scores) / len(scores)
 
     def _best(self) -> Validation | None:
         measured = [v for v in self.history if v.metrics]
@@ -411,6 +426,14 @@ class Trainer:
     def examples_per_second(self) -> float:
         """Over the training steps, without validation."""
         return self.position.examples / self.position.seconds if self.position.seconds else 0.0
+
+
+def _score(label: Label, metrics: dict[str, dict[str, float | None]]) -> float:
+    for name, sign in MONITORED[label.task]:
+        value = metrics.get(label.name, {}).get(name)
+        if value is not None:
+            return sign * value
+    return -math.inf
 
 
 def _shown(metrics: dict[str, dict[str, float | None]]) -> str:

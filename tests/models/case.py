@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tests.models.planted import Planted
-from tests.support import Arrays
+from tests.support import FEATURES, Arrays
+from tfrec.features import Features
 
 
 @dataclass(frozen=True)
@@ -16,10 +17,12 @@ class Case:
 
     Attributes:
         hyperparameters: small, and without randomness in training.
-        equation: NumPy logits of (model, inputs).
+        equation: NumPy logits of (model, inputs): (batch,), or (batch, tasks) of several.
         planted: structure that the model must find.
         beats: (id, hyperparameters) of a model without the mechanism, which must not find it.
         history: whether it reads histories.
+        variants: other settings that the equation holds for.
+        features: with the tasks that the model needs.
     """
 
     hyperparameters: dict[str, Any]
@@ -28,3 +31,4 @@ class Case:
     beats: tuple[str, dict[str, Any]] | None
     history: bool = False
     variants: tuple[dict[str, Any], ...] = field(default=())
+    features: Features = FEATURES

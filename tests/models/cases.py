@@ -10,6 +10,7 @@ import numpy as np
 from tests.models import reference
 from tests.models.case import Case
 from tests.models.history_cases import HISTORY_CASES
+from tests.models.multitask_cases import MULTITASK_CASES
 from tests.models.planted import additive, history_match, interaction
 from tests.support import Arrays
 
@@ -276,4 +277,5 @@ CASES: dict[str, Case] = {
         variants=({"softmax": True}, {"activation": "relu"}),
     ),
     **HISTORY_CASES,
+    **MULTITASK_CASES,
 }

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 
 from tests.support import FEATURES, Arrays, batch
-from tfrec.features import Features, Table
+from tfrec.features import Features, Label, Table
 
 
 @dataclass(frozen=True)
 class Planted:
-    """Inputs, labels, and the features they fit."""
+    """Inputs, labels (rows,) or (rows, tasks), and the features they fit."""
 
     features: Features
     inputs: Arrays
@@ -93,3 +93,42 @@ def history_kind(rows: int) -> Planted:
     changed = inputs["liked_item"] // 2 * 2 + kind[:, np.newaxis]
     inputs["liked_item"] = np.where(real, changed, 0)
     return Planted(FEATURES, inputs, (inputs["item"] % 2 == kind).astype(np.float32))
+
+
+def _with_tasks(names: str) -> Features:
+    return dataclasses.replace(FEATURES, labels=tuple(Label(name) for name in names.split()))
+
+
+def two_interactions(rows: int) -> Planted:
+    """The same users like and finish an item: those that are odd as it is, or even as it is."""
+    planted = interaction(rows)
+    labels = np.stack([planted.labels] * 2, axis=1)
+    return Planted(_with_tasks("like finish"), planted.inputs, labels)
+
+
+def conflict(rows: int) -> Planted:
+    """Three tasks, each with an interaction of other kinds of users and items."""
+    inputs, rng = _random(rows)
+    inputs["user"], inputs["item"] = rng.integers(1, 9, rows), rng.integers(1, 9, rows)
+    bits = [(inputs["user"] - 1 >> bit) + (inputs["item"] - 1 >> bit) for bit in range(3)]
+    labels = np.stack([(bit % 2).astype(np.float32) for bit in bits], axis=1)
+    return Planted(_with_tasks("like finish share"), inputs, labels)
+
+
+def clicks_and_purchases(rows: int) -> Planted:
+    """Odd users click odd items, even ones even ones; and buy where both ids are low, or high."""
+    planted = interaction(rows)
+    users, items = planted.inputs["user"], planted.inputs["item"]
+    purchases = planted.labels * ((users > 6) == (items > 7))
+    labels = np.stack([planted.labels, purchases], axis=1)
+    return Planted(_with_tasks("click buy"), planted.inputs, labels)
+
+
+def clickbait(rows: int) -> Planted:
+    """Items of low ids are clicked by most and bought after few clicks, the others the reverse."""
+    inputs, rng = _random(rows)
+    low = inputs["item"] < 8
+    clicks = rng.random(rows) < np.where(low, 0.9, 0.3)
+    purchases = clicks & (rng.random(rows) < np.where(low, 0.2, 0.3))
+    labels = np.stack([clicks, purchases], axis=1).astype(np.float32)
+    return Planted(_with_tasks("click buy"), inputs, labels)

@@ -235,3 +235,32 @@ def graph_interaction(layer: Any, nodes: Array) -> Array:
             heads.append(np.maximum(shares @ head, 0))
         result[row, i] = nodes[row, i] + dense(layer.joined, np.concatenate(heads))
     return result
+
+
+def expert(layer: Any, place: int, x: Array) -> Array:
+    """f_i(x) of one of the experts side by side, as served."""
+    for wide, after in zip(layer.dense, layer.after, strict=True):
+        x = x @ wide.kernel.numpy()[place] + wide.bias.numpy()[place]
+        own = slice(place * wide.units, (place + 1) * wide.units)
+        for part in after:
+            kind = type(part).__name__
+            if kind == "BatchNormalization":
+                mean, variance = part.moving_mean.numpy()[own], part.moving_variance.numpy()[own]
+                normed = (x - mean) / np.sqrt(variance + part.epsilon)
+                x = part.gamma.numpy()[own] * normed + part.beta.numpy()[own]
+            elif kind == "ChannelPReLU":
+                x = np.where(x > 0, x, part.slope.numpy()[own] * x)
+            else:
+                x = ACTIVATIONS[part.activation.__name__](x)
+    return x
+
+
+def mixture(gate: Any, x: Array, experts: list[Array]) -> Array:
+    """Σ_i softmax(W x)_i f_i, example by example."""
+    kernel = gate.map.kernel.numpy()
+    assert kernel.shape[1] == len(experts)
+    rows = []
+    for row, value in enumerate(x):
+        shares = softmax(value @ kernel)
+        rows.append(sum(g * f[row] for g, f in zip(shares, experts, strict=True)))
+    return np.array(rows)

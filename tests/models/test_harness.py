@@ -31,8 +31,9 @@ FAST = {
 }
 
 
-def make(model: str, features: Any = FEATURES, **changes: Any) -> Any:
-    return find(model).load()(features, **{**CASES[model].hyperparameters, **changes})
+def make(model: str, features: Any = None, **changes: Any) -> Any:
+    case = CASES[model]
+    return find(model).load()(features or case.features, **{**case.hyperparameters, **changes})
 
 
 def compiled(model: Any, optimizers: Any = None) -> Any:
@@ -42,7 +43,10 @@ def compiled(model: Any, optimizers: Any = None) -> Any:
 
 
 def logits(model: Any, inputs: Any) -> Any:
-    return model(tensors(inputs), training=False)["like"].numpy()
+    """(batch,), or (batch, tasks) of several."""
+    scores = model(tensors(inputs), training=False)
+    columns = [scores[label.name].numpy() for label in model.features.labels]
+    return np.stack(columns, axis=1) if len(columns) > 1 else columns[0]
 
 
 def settings(case: Case) -> list[dict[str, Any]]:
@@ -98,10 +102,10 @@ def test_one_row_and_unseen_ids(model: str) -> None:
     inputs["item"][:] = FEATURES.table("item").size - 1  # the last OOV bucket
     inputs["user"][:4] = 0  # missing
     together = logits(built, inputs)
-    assert together.shape == (8,)
+    assert len(together) == 8
     for row in range(8):
         alone = logits(built, {name: value[row : row + 1] for name, value in inputs.items()})
-        assert alone.shape == (1,)
+        assert len(alone) == 1
         np.testing.assert_allclose(alone[0], together[row], rtol=1e-4, atol=1e-5)
 
 
@@ -132,12 +136,13 @@ def test_padding_changes_nothing(model: str) -> None:
 def test_mixed_precision(model: str, policy: str) -> None:
     keras.mixed_precision.set_global_policy(policy)
     built = compiled(make(model))
-    output = built(tensors(batch(8)), training=True)["like"]
-    assert output.dtype == tf.float32
+    outputs = built(tensors(batch(8)), training=True)
+    assert all(output.dtype == tf.float32 for output in outputs.values())
     assert all(v.dtype == tf.float32 for v in built.trainable_variables)
     before = [v.numpy() for v in built.trainable_variables]
     for _ in range(3):  # loss scaling may leave out a first step
-        loss = built.train_step(training_data(batch(8), np.arange(8) % 2))["loss"]
+        data = training_data(batch(8), np.arange(8) % 2, features=built.features)
+        loss = built.train_step(data)["loss"]
         assert np.isfinite(float(loss))
     after = [v.numpy() for v in built.trainable_variables]
     assert any(not np.array_equal(a, b) for a, b in zip(before, after, strict=True))
@@ -148,7 +153,8 @@ def test_mixed_precision(model: str, policy: str) -> None:
 def test_two_replicas_equal_one(model: str, mirrored: Any) -> None:
     """Same global batch, split unevenly in its weights: the same weights come out."""
     weights = np.linspace(0.1, 2, 16)
-    steps = [training_data(batch(16, s), np.arange(16) % 2, weights) for s in range(3)]
+    labels, features = np.arange(16) % 2, CASES[model].features
+    steps = [training_data(batch(16, s), labels, weights, features) for s in range(3)]
     alone = compiled(make(model))
     randomise(alone)
     with mirrored.scope():
@@ -178,7 +184,7 @@ def test_two_replicas_equal_one(model: str, mirrored: Any) -> None:
 
 
 def auc(model: str, hyperparameters: dict[str, Any], planted: Planted, epochs: int = 12) -> float:
-    """AUC on held-out rows after a short training."""
+    """AUC on held-out rows after a short training, a mean over the tasks."""
     keras.utils.set_random_seed(1)
     built = compiled(find(model).load()(planted.features, **hyperparameters), FAST)
     rows = len(planted.labels)
@@ -188,7 +194,7 @@ def auc(model: str, hyperparameters: dict[str, Any], planted: Planted, epochs: i
         for start in range(0, split, BATCH):
             part = slice(start, start + BATCH)
             inputs = {name: value[part] for name, value in planted.inputs.items()}
-            step(training_data(inputs, planted.labels[part]))
+            step(training_data(inputs, planted.labels[part], features=planted.features))
     held_out = {name: value[split:] for name, value in planted.inputs.items()}
     return roc_auc_score(planted.labels[split:], logits(built, held_out))
 

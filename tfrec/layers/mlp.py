@@ -37,19 +37,32 @@ class MLP(keras.layers.Layer):
         self.stack: list[keras.layers.Layer] = []
         for width in hidden:
             self.stack.append(keras.layers.Dense(width, kernel_initializer="he_normal"))
-            if batch_norm:
-                self.stack.append(keras.layers.BatchNormalization(synchronized=True))
-            self.stack.append(activation_layer(activation))
-            if dropout:
-                self.stack.append(Dropout(dropout))
+            self.stack += after_dense(activation, dropout, batch_norm)
         if output is not None:
             self.stack.append(keras.layers.Dense(output))
+
+    @property
+    def last_dense(self) -> keras.layers.Dense | None:
+        """The last dense layer; None where there is none."""
+        dense = [layer for layer in self.stack if isinstance(layer, keras.layers.Dense)]
+        return dense[-1] if dense else None
 
     def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
         value = inputs
         for layer in self.stack:
             value = layer(value, training=training)
         return value
+
+
+def after_dense(activation: str, dropout: float, batch_norm: bool) -> list[keras.layers.Layer]:
+    """What follows a dense layer, with the arguments of `MLP`."""
+    layers: list[keras.layers.Layer] = []
+    if batch_norm:
+        layers.append(keras.layers.BatchNormalization(synchronized=True))
+    layers.append(activation_layer(activation))
+    if dropout:
+        layers.append(Dropout(dropout))
+    return layers
 
 
 class ResidualUnit(keras.layers.Layer):

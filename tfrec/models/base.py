@@ -10,10 +10,12 @@ from typing import Any, ClassVar
 import tensorflow as tf
 import tf_keras as keras
 
-from tfrec.config import LossConfig
-from tfrec.features import Features
+from tfrec.config import LossConfig, TaskWeightsConfig
+from tfrec.features import Features, Label
 from tfrec.losses import global_mean, task_loss
 from tfrec.optimizers import clipped
+from tfrec.strict import UserError
+from tfrec.task_weights import KINDS, GradNorm, TaskWeights
 
 Inputs = dict[str, tf.Tensor]
 
@@ -60,6 +62,8 @@ class Model(keras.Model, metaclass=_Complete):
         defaults: training settings that suit the model where the user names none.
         pretrained: id of the model that is trained first, if there is one.
         auxiliary: names of the losses that the model adds to those of its tasks in training.
+        part_trackers: means of the parts of the loss: `<task>_loss` of each of several tasks, and
+            the auxiliary ones.
     """
 
     defaults: ClassVar[dict[str, Any]] = {}
@@ -70,14 +74,17 @@ class Model(keras.Model, metaclass=_Complete):
         super().__init__()
         self.features = features
         self.loss_tracker = keras.metrics.Mean(name="loss")
+        self.task_weights: TaskWeights | None = None
         # What a call leaves for its training step; replicas take their steps in threads.
         object.__setattr__(self, "_step", threading.local())
-        self.auxiliary_trackers = [keras.metrics.Mean(name=name) for name in self.auxiliary]
+        labels = features.labels if len(features.labels) > 1 else ()
+        parts = [*(loss_name(label) for label in labels), *self.auxiliary]
+        self.part_trackers = [keras.metrics.Mean(name=name) for name in parts]
 
     @property
     def metrics(self) -> list[keras.metrics.Metric]:
         """Means over the training steps since they were reset: of the loss, and of the others."""
-        return [self.loss_tracker, *self.auxiliary_trackers]
+        return [self.loss_tracker, *self.part_trackers]
 
     def add_auxiliary(
         self, name: str, losses: Callable[[], tuple[tf.Tensor, tf.Tensor]], share: float
@@ -93,6 +100,24 @@ class Model(keras.Model, metaclass=_Complete):
         """
         if hasattr(self._step, "auxiliary"):
             self._step.auxiliary.append((name, losses(), share))
+
+    def weigh_tasks(self, config: TaskWeightsConfig) -> None:
+        """Gives the losses of several tasks weights; before the model's groups are asked for.
+
+        Raises:
+            UserError: gradnorm, and no layer that all tasks share.
+        """
+        if config.kind == "gradnorm" and not self.last_shared:
+            raise UserError(
+                "task_weights: gradnorm needs a layer that all tasks share above the embeddings, "
+                "and this model has none; take another kind"
+            )
+        self.task_weights = KINDS[config.kind](self.features.labels, config)
+
+    @property
+    def last_shared(self) -> list[tf.Variable]:
+        """Variables of the last layer that all tasks share; none where there is no such layer."""
+        return []
 
     def begin_from(self, pretrained: Model) -> None:
         """Takes what the model needs from the one that was trained first."""
@@ -137,7 +162,7 @@ class Model(keras.Model, metaclass=_Complete):
                 is 1.
         """
         replicas = tf.distribute.get_strategy().num_replicas_in_sync
-        losses, total, gradients = self._losses_and_gradients(*data)
+        losses, total, gradients, of_shared = self._losses_and_gradients(*data)
         variables = self.trainable_variables
         numbers = {name: value for name, value in data[0].items() if value.dtype.is_floating}
         inputs = [
@@ -150,6 +175,7 @@ class Model(keras.Model, metaclass=_Complete):
             if isinstance(self.optimizer, keras.mixed_precision.LossScaleOptimizer):
                 # It leaves out a step whose gradients are not finite, and halves the scale.
                 gradients = self.optimizer.get_unscaled_gradients(gradients)
+                of_shared = [self.optimizer.get_unscaled_gradients(g) for g in of_shared]
                 checked = self.optimizer.loss_scale <= 1.0
             gradients = [_finite(g, v, checked) for g, v in zip(gradients, variables, strict=True)]
         if self.clip_norm:
@@ -161,23 +187,31 @@ class Model(keras.Model, metaclass=_Complete):
             zip(gradients, variables, strict=True),
             experimental_aggregate_gradients=not self.clip_norm,
         )
+        if isinstance(self.task_weights, GradNorm):
+            of_tasks = [losses[loss_name(label)] for label in self.features.labels]
+            self.task_weights.after_step(tf.stack(of_tasks), of_shared)
         for tracker in self.metrics:  # the losses of the replicas add up to the global mean
             tracker.update_state(losses[tracker.name] * replicas)
         return {tracker.name: tracker.result() for tracker in self.metrics}
 
     def _gradients(
         self, inputs: Inputs, labels: dict[str, tf.Tensor], weights: tf.Tensor
-    ) -> tuple[dict[str, tf.Tensor], tf.Tensor, list[Any]]:
-        """Losses by name, what is minimised, and its gradients, scaled where the loss is."""
+    ) -> tuple[dict[str, tf.Tensor], tf.Tensor, list[Any], list[Any]]:
+        """Losses by name, what is minimised, its gradients, and those that GradNorm needs.
+
+        Gradients are scaled where the loss is.
+        """
         self._step.auxiliary = []
-        with tf.GradientTape() as tape:
+        balancing = isinstance(self.task_weights, GradNorm)
+        with tf.GradientTape(persistent=balancing) as tape:
             logits = self(inputs, training=True)
-            of_tasks = [
-                task_loss(label, labels[label.name], logits[label.name], weights, self.loss_config)
-                for label in self.features.labels
-            ]
-            total = tf.add_n([global_mean(*of_task) for of_task in of_tasks])
-            losses = {"loss": total, **dict.fromkeys(self.auxiliary, 0.0)}
+            of_tasks = {}
+            for label in self.features.labels:
+                values, scores = labels[label.name], logits[label.name]
+                of_rows = task_loss(label, values, scores, weights, self.loss_config)
+                of_tasks[loss_name(label)] = global_mean(*of_rows)
+            total = (self.task_weights or tf.add_n)(list(of_tasks.values()))
+            losses = {"loss": total, **of_tasks, **dict.fromkeys(self.auxiliary, 0.0)}
             for name, (parts, of_parts), share in self._step.auxiliary:
                 of_examples = tf.reshape(weights, [-1] + [1] * (parts.shape.rank - 1))
                 mean = global_mean(parts, of_parts * of_examples)
@@ -188,9 +222,12 @@ class Model(keras.Model, metaclass=_Complete):
                 squares = [tf.reduce_sum(tf.square(v)) for v in self.groups()["embedding"]]
                 total += self.embedding_l2 / 2 * tf.add_n(squares) / replicas
             scaling = isinstance(self.optimizer, keras.mixed_precision.LossScaleOptimizer)
-            scaled = self.optimizer.get_scaled_loss(total) if scaling else total
+            scale = self.optimizer.get_scaled_loss if scaling else tf.identity
+            scaled = scale(total)
+            scaled_tasks = [scale(loss) for loss in of_tasks.values()] if balancing else []
         del self._step.auxiliary
-        return losses, total, tape.gradient(scaled, self.trainable_variables)
+        of_shared = [tape.gradient(loss, self.last_shared) for loss in scaled_tasks]
+        return losses, total, tape.gradient(scaled, self.trainable_variables), of_shared
 
     def served(self, logits: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         """What an export answers with."""
@@ -198,6 +235,11 @@ class Model(keras.Model, metaclass=_Complete):
 
     def explain(self, inputs: Inputs) -> dict[str, tf.Tensor]:
         """What the model attends to, by name, (batch, …); empty where it has no attention."""
+        del inputs
+        return {}
+
+    def gates(self, inputs: Inputs) -> dict[str, tf.Tensor]:
+        """What share each expert has, by gate, (batch, experts); empty where there is no gate."""
         del inputs
         return {}
 
@@ -266,6 +308,34 @@ class RankingModel(Model):
         """Logits by task."""
         logits = tf.cast(self.logits(inputs, training), tf.float32)
         return {self.features.labels[0].name: logits}
+
+
+class MultiTaskModel(Model):
+    """A model of several tasks: subclasses compute their logits in `logits`.
+
+    Raises:
+        ValueError: the features have one label only.
+    """
+
+    def __init__(self, features: Features) -> None:
+        if len(features.labels) < 2:
+            names = [label.name for label in features.labels]
+            raise ValueError(f"has several tasks, the features have {names}")
+        super().__init__(features)
+
+    def logits(self, inputs: Inputs, training: bool | None) -> dict[str, tf.Tensor]:
+        """(batch,) logits by task."""
+        raise NotImplementedError
+
+    def call(self, inputs: Inputs, training: bool | None = None) -> dict[str, tf.Tensor]:
+        """Logits by task."""
+        logits = self.logits(inputs, training)
+        return {task: tf.cast(values, tf.float32) for task, values in logits.items()}
+
+
+def loss_name(label: Label) -> str:
+    """What the loss of one of several tasks is called."""
+    return f"{label.name}_loss"
 
 
 def input_shapes(features: Features) -> dict[str, tuple[tf.DType, tuple[int, ...]]]:

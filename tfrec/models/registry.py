@@ -18,7 +18,7 @@ _NEEDS: dict[str, str] = {
     "history": "a history (declare one under `histories`)",
     "user": "features of role user",
     "item": "features of role item",
-    "labels": "two or more labels",
+    "labels": "two or more labels (declare them, or name them in `labels`)",
 }
 
 
@@ -60,7 +60,8 @@ class Entry:
         for need in self.needs:
             if not has[need]:
                 raise UserError(
-                    f"model {self.id} needs {_NEEDS[need]}; data set {features.name!r} has none"
+                    f"model {self.id} needs {_NEEDS[need]}, which data set {features.name!r} "
+                    "does not give"
                 )
         if "labels" not in self.needs and len(features.labels) != 1:
             names = ", ".join(label.name for label in features.labels)
@@ -70,6 +71,7 @@ class Entry:
 FAMILIES = {
     "ranking": "Ranking on fields",
     "history": "Ranking with a history",
+    "multitask": "Several tasks",
 }
 
 # fmt: off
@@ -104,6 +106,11 @@ ENTRIES = (
     Entry("dien", "history.dien:DIEN", "history", "Zhou et al. 2019, Deep Interest Evolution Network for Click-Through Rate Prediction", ("history", "item")),
     Entry("bst", "history.bst:BST", "history", "Chen et al. 2019, Behavior Sequence Transformer for E-commerce Recommendation in Alibaba", ("history", "item")),
     Entry("transformer_joint", "history.transformer_joint:TransformerJoint", "history", "Vaswani et al. 2017, Attention Is All You Need", ("history", "item")),
+    Entry("shared_bottom", "multitask.shared_bottom:SharedBottom", "multitask", "Caruana 1997, Multitask Learning", ("labels",)),
+    Entry("moe", "multitask.moe:MoE", "multitask", "Ma et al. 2018, Modeling Task Relationships in Multi-task Learning with Multi-gate Mixture-of-Experts (one gate)", ("labels",)),
+    Entry("mmoe", "multitask.mmoe:MMoE", "multitask", "Ma et al. 2018, Modeling Task Relationships in Multi-task Learning with Multi-gate Mixture-of-Experts", ("labels",)),
+    Entry("ple", "multitask.ple:PLE", "multitask", "Tang et al. 2020, Progressive Layered Extraction (PLE): A Novel Multi-Task Learning Model for Personalized Recommendations", ("labels",)),
+    Entry("esmm", "multitask.esmm:ESMM", "multitask", "Ma et al. 2018, Entire Space Multi-Task Model: An Effective Approach for Estimating Post-Click Conversion Rate", ("labels",)),
 )
 # fmt: on
 
