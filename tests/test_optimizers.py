@@ -11,6 +11,7 @@ from tests.models.test_harness import make
 from tests.support import batch, training_data
 from tfrec.config import OptimizerConfig, OptimizersConfig
 from tfrec.optimizers import RowSparseAdam, composite, create_slots, make_optimizer
+from tfrec.schedules import Schedule
 
 
 def sparse(values: Any, indices: Any, rows: int) -> tf.IndexedSlices:
@@ -70,6 +71,40 @@ def test_rows_outside_the_batch_keep_weights_and_moments() -> None:
     np.testing.assert_array_equal(variable.numpy()[1:], before[1:])
     np.testing.assert_array_equal(optimizer.get_slot(variable, "m").numpy()[1:], moments[1:])
     assert (variable.numpy()[2:] == 1).all()
+
+
+def ftrl_steps(optimizer: Any, start: Any) -> Any:
+    """Of rows and of a whole variable in turn."""
+    variables = tf.Variable(start), tf.Variable(start)
+    rng = np.random.default_rng(2)
+    for _ in range(8):
+        dense, values = rng.normal(size=(4, 2)), rng.normal(size=(3, 2))
+        gradients = tf.constant(dense, tf.float32), sparse(values, [3, 0, 3], 4)
+        optimizer.apply_gradients(zip(gradients, variables, strict=True))
+    return np.stack([v.numpy() for v in variables])
+
+
+def test_ftrl_s_weights_do_not_move_with_its_rate() -> None:
+    """Without L1 and L2, FTRL takes Adagrad's steps, at whatever rate the schedule has."""
+    start = np.random.default_rng(4).normal(size=(4, 2)).astype(np.float32)
+    shape = {"kind": "exponential", "rate": 0.5, "every": 1, "warm_up": 3}
+    config = OptimizerConfig.parse(
+        {"name": "ftrl", "learning_rate": 0.5, "schedule": shape}, "test"
+    )
+    adagrad = keras.optimizers.legacy.Adagrad(
+        Schedule(0.5, config.schedule, 1, 1.0), initial_accumulator_value=0.1, epsilon=0.0
+    )
+    found = ftrl_steps(make_optimizer(config), start)
+    np.testing.assert_allclose(found, ftrl_steps(adagrad, start), rtol=1e-4, atol=1e-5)
+
+
+def test_ftrl_of_a_varying_rate_is_ftrl_while_it_stays() -> None:
+    start = np.random.default_rng(5).normal(size=(4, 2)).astype(np.float32)
+    config = OptimizerConfig.parse({"name": "ftrl", "l1": 3.0, "l2": 0.1, "learning_rate": 0.5}, "")
+    found = ftrl_steps(make_optimizer(config, scale=tf.Variable(1.0)), start)
+    expected = ftrl_steps(make_optimizer(config), start)
+    assert (expected == 0).any()
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["row_sparse_adam", "adam", "adagrad", "ftrl", "sgd"])

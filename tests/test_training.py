@@ -21,7 +21,8 @@ from tfrec.export import export
 from tfrec.features import IDS, Features
 from tfrec.runs import Run, resolve
 from tfrec.strict import UserError
-from tfrec.training import Trainer, Validation
+from tfrec.training import Trainer
+from tfrec.validation import Validation
 
 
 def start(*arguments: str) -> Result:

@@ -10,7 +10,7 @@ import tensorflow as tf
 import tensorflow_recommenders as tfrs
 import tf_keras as keras
 
-from tfrec.config import OptimizerConfig
+from tfrec.config import OptimizerConfig, ScheduleConfig
 from tfrec.schedules import Schedule
 
 # tf_keras' newer optimizers touch whole tables at every step, even where they take sparse
@@ -88,6 +88,42 @@ class RowSparseAdam(keras.optimizers.legacy.Adam):
         return {**super().get_config(), "l2": self.l2, "weight_decay": self.weight_decay}
 
 
+class VaryingFtrl(keras.optimizers.legacy.Ftrl):
+    """FTRL-Proximal whose learning rate α may change without moving the weights.
+
+    FTRL keeps z, of which w = (sign(z) λ1 − z) / (√n / α + 2 λ2) where |z| > λ1: at half the rate,
+    the same z is half the weight. So z is set to what stands for w at the rate of the step,
+    −w (√n / α + 2 λ2) − sign(w) λ1, before each step; without L1 and L2 that is
+    w ← w − α g / √n, with n the sum of squares g².
+
+    Source: McMahan et al. 2013, Ad Click Prediction: a View from the Trenches, algorithm 1.
+    """
+
+    def _resource_apply_dense(
+        self, grad: tf.Tensor, var: tf.Variable, apply_state: Any = None
+    ) -> tf.Operation:
+        linear, accumulator = self.get_slot(var, "linear"), self.get_slot(var, "accumulator")
+        kept = linear.assign(self._standing_for(var, accumulator, linear))
+        with tf.control_dependencies([kept]):
+            return super()._resource_apply_dense(grad, var, apply_state)
+
+    def _resource_apply_sparse(
+        self, grad: tf.Tensor, var: tf.Variable, indices: tf.Tensor, apply_state: Any = None
+    ) -> tf.Operation:
+        slots = var, self.get_slot(var, "accumulator"), self.get_slot(var, "linear")
+        rows = self._standing_for(*(tf.gather(slot, indices) for slot in slots))
+        kept = slots[2].scatter_update(tf.IndexedSlices(rows, indices))
+        with tf.control_dependencies([kept]):
+            return super()._resource_apply_sparse(grad, var, indices, apply_state)
+
+    def _standing_for(self, var: Any, accumulator: Any, linear: Any) -> tf.Tensor:
+        rate = self._decayed_lr(tf.float32)
+        l1 = self._get_hyper("l1_regularization_strength", tf.float32)
+        l2 = self._get_hyper("l2_regularization_strength", tf.float32)
+        value = -var * (tf.sqrt(accumulator) / rate + 2 * l2) - tf.sign(var) * l1
+        return tf.where(tf.not_equal(var, 0.0), value, linear)
+
+
 def make_optimizer(
     config: OptimizerConfig, steps: int = 1, scale: tf.Variable | None = None
 ) -> keras.optimizers.legacy.Optimizer:
@@ -98,11 +134,13 @@ def make_optimizer(
         steps: of the whole run.
         scale: factor of the learning rate that the run may lower.
     """
+    steady = scale is None and config.schedule == ScheduleConfig()
     rate: Any = config.learning_rate
-    if scale is not None:
-        rate = Schedule(config.learning_rate, config.schedule, steps, scale)
+    if not steady:
+        factor = 1.0 if scale is None else scale
+        rate = Schedule(config.learning_rate, config.schedule, steps, factor)
     if config.name == "ftrl":
-        return legacy.Ftrl(
+        return (legacy.Ftrl if steady else VaryingFtrl)(
             rate,
             l1_regularization_strength=config.l1,
             l2_regularization_strength=config.l2,

@@ -22,10 +22,11 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
         base: the learning rate.
         config: its shape.
         steps: of the whole run; a cosine ends there unless its configuration says where.
-        scale: a factor that the run may lower, as when a metric has reached a plateau.
+        scale: a factor, a variable where the run may lower it, as when a metric has reached a
+            plateau.
     """
 
-    def __init__(self, base: float, config: ScheduleConfig, steps: int, scale: tf.Variable) -> None:
+    def __init__(self, base: float, config: ScheduleConfig, steps: int, scale: Any) -> None:
         self.base, self.config, self.scale = base, config, scale
         self.length = max((config.steps or steps) - config.warm_up, 1)
 

@@ -9,7 +9,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from typing import Any
 
 import tensorflow as tf
@@ -19,41 +19,16 @@ from rich.console import Console
 from tfrec.checkpoints import Checkpoints, Position, writing
 from tfrec.data import broken_file, training_batches
 from tfrec.evaluation import Evaluator
-from tfrec.features import Label
 from tfrec.models.base import loss_name
 from tfrec.optimizers import composite, create_slots
 from tfrec.progress import Line
 from tfrec.runs import Run
 from tfrec.strategies import agreement, coordinator, dealt, distributed, is_chief
 from tfrec.strict import NotFiniteError, UserError
+from tfrec.validation import Validation, shown
 
 SHOWN_STEPS = 20
 _NOT_FINITE = re.compile(r"(the (?:loss|input \S+|gradient of \S+)) : Tensor had")
-
-# What a better model of a task is judged by, and whether more of it is better: the first that
-# exists, since there is no AUC where all labels are equal.
-MONITORED = {"binary": (("auc", 1.0), ("log_loss", -1.0)), "regression": (("rmse", -1.0),)}
-
-
-@dataclass(frozen=True)
-class Validation:
-    """Metrics at one point of the training.
-
-    Attributes:
-        step: steps done.
-        epoch: passes over the data done, as a fraction.
-        loss: mean training loss since the last validation.
-        metrics: by task.
-        losses: means of the parts of the training loss, by name: of several tasks, and auxiliary.
-        gates: mean share of every expert, by gate, on the first validation examples.
-    """
-
-    step: int
-    epoch: float
-    loss: float
-    metrics: dict[str, dict[str, float | None]]
-    losses: dict[str, float] = field(default_factory=dict)
-    gates: dict[str, list[float]] = field(default_factory=dict)
 
 
 class Interrupted(Exception):  # noqa: N818 - it is no error
@@ -110,7 +85,7 @@ class Trainer:
                 self.groups,
                 dict(config.optimizers),
                 self.steps_per_epoch * config.epochs,
-                self.rate_scale,
+                self.rate_scale if config.plateau else None,
             )
             self.model.compile(
                 self.optimizer,
@@ -351,7 +326,7 @@ class Trainer:
     def _show(self, loss: float, rate: float) -> None:
         best = self._best()
         text = f"epoch {self.position.epoch + 1}  loss {loss:.4f}  {rate:,.0f} examples/s"
-        self.line.show(self.step, text + (f"  best {_shown(best.metrics)}" if best else ""))
+        self.line.show(self.step, text + (f"  best {shown(best.metrics)}" if best else ""))
 
     def _validate(self, loss: float) -> None:
         losses = {t.name: float(t.result()) for t in self.model.part_trackers}
@@ -367,14 +342,8 @@ class Trainer:
         if metrics and self._best() == newest:
             self.best.save(self.step)
         self._lower_rates()
-        self.console.print(
-            f"epoch {epoch:.2f}  loss {loss:.4f}  "
-            + "".join(f"{name} {value:.4f}  " for name, value in losses.items())
-            + f"{_shown(metrics)}  "
-            f"{self.examples_per_second:,.0f} examples/s",
-            highlight=False,
-            soft_wrap=True,
-        )
+        text = f"{newest.text()}  {self.examples_per_second:,.0f} examples/s"
+        self.console.print(text, highlight=False, soft_wrap=True)
 
     def _lower_rates(self) -> None:
         """Multiplies the learning rates by the plateau's factor when validation has stalled."""
@@ -386,29 +355,20 @@ class Trainer:
 
     def _write_summaries(self, newest: Validation) -> None:
         with writing(self.logs), self.writer.as_default(newest.step):
-            tf.summary.scalar("train/loss", newest.loss)
+            for name, value in newest.scalars().items():
+                tf.summary.scalar(name, value)
             tf.summary.scalar("train/rate_scale", self.rate_scale)
-            for name, mean in newest.losses.items():
-                tf.summary.scalar(f"train/{name}", mean)
             if self.model.task_weights:
                 factors = self.model.task_weights.factors()
                 for label, factor in zip(self.run.features.labels, factors, strict=True):
                     tf.summary.scalar(f"train/{label.name}_weight", factor)
-            for gate, shares in newest.gates.items():
-                for expert, share in enumerate(shares):
-                    tf.summary.scalar(f"gates/{gate}/{expert}", share)
-            for task, values in newest.metrics.items():
-                for name, value in values.items():
-                    if value is not None:
-                        tf.summary.scalar(f"validation/{task}/{name}", value)
             self.writer.flush()
 
     def score(self, validation: Validation) -> float:
-        """What validations are compared by, a mean over the tasks: higher is better."""
+        """What validations are compared by: higher is better."""
         labels = self.run.features.labels
         monitored = self.config.monitor or [label.name for label in labels]
-        scores = [_score(label, validation.metrics) for label in labels if label.name in monitored]
-        return sum(scores) / len(scores)
+        return validation.score([label for label in labels if label.name in monitored])
 
     def _best(self) -> Validation | None:
         measured = [v for v in self.history if v.metrics]
@@ -426,22 +386,6 @@ class Trainer:
     def examples_per_second(self) -> float:
         """Over the training steps, without validation."""
         return self.position.examples / self.position.seconds if self.position.seconds else 0.0
-
-
-def _score(label: Label, metrics: dict[str, dict[str, float | None]]) -> float:
-    for name, sign in MONITORED[label.task]:
-        value = metrics.get(label.name, {}).get(name)
-        if value is not None:
-            return sign * value
-    return -math.inf
-
-
-def _shown(metrics: dict[str, dict[str, float | None]]) -> str:
-    return "  ".join(
-        f"{task}: "
-        + ", ".join(f"{name} {value:.4f}" for name, value in values.items() if value is not None)
-        for task, values in metrics.items()
-    )
 
 
 def _size(variable: tf.Variable) -> int:

@@ -1,0 +1,72 @@
+"""What a validation found, and how it is compared, told and logged."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from tfrec.features import Label
+
+Metrics = dict[str, dict[str, float | None]]
+
+# What a better model of a task is judged by, and whether more of it is better: the first that
+# exists, since there is no AUC where all labels are equal.
+MONITORED = {"binary": (("auc", 1.0), ("log_loss", -1.0)), "regression": (("rmse", -1.0),)}
+
+
+@dataclass(frozen=True)
+class Validation:
+    """Metrics at one point of the training.
+
+    Attributes:
+        step: steps done.
+        epoch: passes over the data done, as a fraction.
+        loss: mean training loss since the last validation.
+        metrics: by task.
+        losses: means of the parts of the training loss, by name: of several tasks, and auxiliary.
+        gates: mean share of every expert, by gate, on the first validation examples.
+    """
+
+    step: int
+    epoch: float
+    loss: float
+    metrics: Metrics
+    losses: dict[str, float] = field(default_factory=dict)
+    gates: dict[str, list[float]] = field(default_factory=dict)
+
+    def score(self, labels: Sequence[Label]) -> float:
+        """What validations are compared by, a mean over the tasks: higher is better."""
+        return sum(self._score(label) for label in labels) / len(labels)
+
+    def _score(self, label: Label) -> float:
+        for name, sign in MONITORED[label.task]:
+            value = self.metrics.get(label.name, {}).get(name)
+            if value is not None:
+                return sign * value
+        return -math.inf
+
+    def text(self) -> str:
+        """All of it, but for the gates, in one line."""
+        losses = "".join(f"{name} {value:.4f}  " for name, value in self.losses.items())
+        return f"epoch {self.epoch:.2f}  loss {self.loss:.4f}  {losses}{shown(self.metrics)}"
+
+    def scalars(self) -> dict[str, float]:
+        """What TensorBoard shows."""
+        found = {"train/loss": self.loss}
+        found |= {f"train/{name}": mean for name, mean in self.losses.items()}
+        for gate, shares in self.gates.items():
+            found |= {f"gates/{gate}/{expert}": share for expert, share in enumerate(shares)}
+        for task, values in self.metrics.items():
+            known = {name: value for name, value in values.items() if value is not None}
+            found |= {f"validation/{task}/{name}": value for name, value in known.items()}
+        return found
+
+
+def shown(metrics: Metrics) -> str:
+    """Metrics in one line."""
+    return "  ".join(
+        f"{task}: "
+        + ", ".join(f"{name} {value:.4f}" for name, value in values.items() if value is not None)
+        for task, values in metrics.items()
+    )
