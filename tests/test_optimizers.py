@@ -157,3 +157,27 @@ def test_slots_exist_before_the_first_step_and_survive_a_checkpoint(tmp_path: An
         model.train_step(training_data(batch(8, step), np.arange(8) % 2))
     for a, b in zip(whole.trainable_variables, model.trainable_variables, strict=True):
         np.testing.assert_array_equal(a, b, err_msg=a.name)
+
+
+def test_ftrl_of_a_varying_rate_is_the_same_on_two_replicas(mirrored: Any) -> None:
+    def trained(replicas: bool) -> Any:
+        variables = tf.Variable(np.zeros((4, 2), np.float32)), tf.Variable(tf.zeros((4, 2)))
+        shape = {"kind": "exponential", "rate": 0.5, "every": 1}
+        config = OptimizerConfig.parse({"name": "ftrl", "l1": 0.1, "schedule": shape}, "test")
+        optimizer = make_optimizer(config)
+
+        def step() -> None:
+            share = 0.5 if replicas else 1.0
+            dense = share * tf.reshape(tf.range(8.0), (4, 2))
+            gradients = dense, sparse(share * np.ones((3, 2)), [3, 0, 3], 4)
+            optimizer.apply_gradients(zip(gradients, variables, strict=True))
+
+        for _ in range(3):
+            mirrored.run(step) if replicas else step()
+        return np.stack([v.numpy() for v in variables])
+
+    alone = trained(False)
+    with mirrored.scope():
+        together = trained(True)
+    assert np.abs(alone).max() > 0
+    np.testing.assert_allclose(together, alone, rtol=1e-5, atol=1e-7)
