@@ -151,8 +151,8 @@ class ItemLossConfig(Strict):
     """Loss of models that score all items, see `tfrec.item_losses`.
 
     Attributes:
-        kind: `softmax` over all items, or one that compares the target with some: `sampled_softmax`,
-            `bce`, `gbce`, `bpr`, `bpr_max`, `top1`, `top1_max`.
+        kind: `softmax` over all items, or one that compares the target with some of them:
+            `sampled_softmax`, `bce`, `gbce`, `bpr`, `bpr_max`, `top1`, `top1_max`.
         negatives: items that are drawn: for each target, or for all of a step together where the
             loss compares negatives with one another (`sampled_softmax`, `bpr_max`, `top1_max`).
         exponent: of the items' counts, in the weights that they are drawn by: 0 is uniform, 1 by

@@ -5,6 +5,7 @@ from __future__ import annotations
 import zlib
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -128,7 +129,7 @@ class Sampled:
 
 def _given(path: str, ids: Mapping[str, int], users: Sequence[str]) -> dict[str, Array]:
     try:
-        with open(path, encoding="utf-8") as file:
+        with Path(path).open(encoding="utf-8") as file:
             lines = dict(line.split(maxsplit=1) for line in file if line.strip())
     except (OSError, ValueError) as error:
         raise UserError(
