@@ -196,6 +196,20 @@ def _dense(value: Any, lengths: list[int | None]) -> tf.Tensor:
     return value
 
 
+def load_transform(directory: str | Path) -> Any:
+    """The transform graph of a data set; its `transform_fn` takes raw columns.
+
+    Raises:
+        UserError: it cannot be loaded.
+    """
+    path = f"{directory}/transform/transform_fn"
+    try:
+        return tf.saved_model.load(path)
+    except Exception as error:  # every kind of damage has one of its own
+        reason = (str(error).splitlines() or ["damaged"])[0]
+        raise UserError(f"{path} cannot be loaded ({reason}); make the data set again") from None
+
+
 def _check_ids(features: Features, inputs: dict[str, tf.Tensor]) -> None:
     """An id outside its table would be an error on a CPU and zeros on a GPU: it is an error."""
     steps = [feature for history in features.histories for feature in history.features]

@@ -80,6 +80,11 @@ class RetrievalModel(Model):
             return tf.matmul(users, items, transpose_b=True)
         return tf.einsum("uw,unw->un", users, items)
 
+    @property
+    def dot_product(self) -> bool:
+        """Whether a score is the product of two vectors, so that any index can find the best."""
+        return type(self).scores is RetrievalModel.scores
+
     def index(self) -> tf.Tensor:
         """(items, width) vectors of all items, in the order of their ids 1, 2, …"""
         return self.items(self.catalogue(self.all_ids), training=False)
