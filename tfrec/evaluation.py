@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,11 @@ import tensorflow as tf
 from tfrec.data import evaluation_batches, readable
 from tfrec.features import Features
 from tfrec.metrics import Array, binary_metrics, regression_metrics
-from tfrec.models.base import Model
+from tfrec.models.base import Model, input_shapes
 from tfrec.strict import NotFiniteError, UserError
 
 BATCH_SIZE = 4096
+KEPT_BYTES = 256 * 2**20  # inputs of a split that stay in memory between validations
 SMOOTHING = 10.0  # ratings of the global mean that the item mean begins with
 
 
@@ -38,6 +40,8 @@ class Split:
 class Evaluator:
     """Measures models on one split.
 
+    A small split is read and parsed once, and stays in memory.
+
     Args:
         directory: of the data set.
         features: with the tasks to measure.
@@ -50,7 +54,8 @@ class Evaluator:
     def __init__(self, directory: str | Path, features: Features, split: str) -> None:
         features.check_same_ids(Features.load(directory), str(directory))
         self.directory, self.features, self.split = directory, features, split
-        self.batches = evaluation_batches(directory, features, split, BATCH_SIZE)
+        batches = evaluation_batches(directory, features, split, BATCH_SIZE)
+        self.batches = batches.cache() if self._bytes() <= KEPT_BYTES else batches
         self._predict: dict[int, Any] = {}
 
     def predict(self, model: Model) -> tuple[dict[str, Array], Split]:
@@ -89,6 +94,12 @@ class Evaluator:
             return {}
         inputs = next(iter(self.batches))[0]
         return {name: np.mean(s, axis=0).tolist() for name, s in model.gates(inputs).items()}
+
+    def _bytes(self) -> float:
+        """What the inputs of the whole split take."""
+        shapes = input_shapes(self.features).values()
+        row = sum(dtype.size * math.prod(shape) for dtype, shape in shapes)
+        return row * self.features.counts.get(self.split, math.inf)
 
     def _check_rows(self, truth: _Columns) -> None:
         rows = sum(len(part) for part in truth.others[0])
