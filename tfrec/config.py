@@ -147,6 +147,86 @@ class LossConfig(Strict):
         return self
 
 
+class ItemLossConfig(Strict):
+    """Loss of models that score all items, see `tfrec.item_losses`.
+
+    Attributes:
+        kind: `softmax` over all items, or one that compares the target with some of them:
+            `sampled_softmax`, `bce`, `gbce`, `bpr`, `bpr_max`, `top1`, `top1_max`.
+        negatives: items that are drawn: for each target, or for all of a step together where the
+            loss compares negatives with one another (`sampled_softmax`, `bpr_max`, `top1_max`).
+        exponent: of the items' counts, in the weights that they are drawn by: 0 is uniform, 1 by
+            popularity.
+        in_batch: the targets of the whole batch are negatives too.
+        log_q: of sampled_softmax: takes the log of how often an item is expected among the
+            negatives from its score, so that popular items are not held down.
+        temperature: that scores are divided by.
+        hard_negatives: how many count, those with the highest scores; all unless given.
+        t: of gbce, its calibration.
+        regularisation: of bpr_max, λ of the scores' squares.
+    """
+
+    kind: Literal[
+        "softmax", "sampled_softmax", "bce", "gbce", "bpr", "bpr_max", "top1", "top1_max"
+    ] = "sampled_softmax"
+    negatives: NonNegativeInt = 256
+    exponent: Annotated[float, Field(ge=0, le=1)] = 0.0
+    in_batch: bool = False
+    log_q: bool = True
+    temperature: PositiveFloat = 1.0
+    hard_negatives: PositiveInt | None = None
+    t: Annotated[float, Field(ge=0, le=1)] = 0.75
+    regularisation: NonNegativeFloat = 1.0
+
+    @model_validator(mode="after")
+    def _known_to_it(self) -> ItemLossConfig:
+        sampled = ("sampled_softmax", "bce", "gbce", "bpr", "bpr_max", "top1", "top1_max")
+        belongs = dict.fromkeys(("negatives", "exponent", "in_batch", "hard_negatives"), sampled)
+        belongs |= {"log_q": ("sampled_softmax",), "t": ("gbce",), "regularisation": ("bpr_max",)}
+        _check_belongs(self, "kind", belongs)
+        if self.kind != "softmax" and not self.negatives and not self.in_batch:
+            raise ValueError(
+                "`negatives` is 0 and `in_batch` false: there is nothing to compare with"
+            )
+        return self
+
+
+class TopKConfig(Strict):
+    """How models that score all items are measured: among which items a user's are looked for.
+
+    Attributes:
+        candidates: `all` items, or the target and some others: drawn `uniform` or by `popularity`
+            among those that the user never took, or `given` in a file. Figures of one protocol say
+            nothing about another.
+        negatives: of uniform and popularity, how many.
+        file: of given: lines of a user and the items that stand beside the target, separated by
+            blanks.
+        cutoffs: K of HR@K, recall@K and NDCG@K.
+        monitor: metric that early stopping and the best weights go by.
+        remove_seen: of all: what the user took before is no candidate.
+        users: of validations during training, how many are looked at, by hash; all unless given.
+    """
+
+    candidates: Literal["all", "uniform", "popularity", "given"] = "all"
+    negatives: PositiveInt = 100
+    file: str | None = None
+    cutoffs: Annotated[list[PositiveInt], Field(min_length=1)] = [5, 10, 20]
+    monitor: str = "ndcg@10"
+    remove_seen: bool = True
+    users: PositiveInt | None = None
+
+    @model_validator(mode="after")
+    def _known_to_it(self) -> TopKConfig:
+        belongs = {"negatives": ("uniform", "popularity"), "file": ("given",)}
+        _check_belongs(self, "candidates", {**belongs, "remove_seen": ("all",)})
+        if self.candidates == "given" and not self.file:
+            raise ValueError("candidates given needs `file`")
+        known = [f"{name}@{k}" for k in self.cutoffs for name in ("hr", "recall", "ndcg")]
+        if self.monitor not in (*known, "mrr"):
+            raise ValueError(f"`monitor` {self.monitor!r} is none of {', '.join([*known, 'mrr'])}")
+        return self
+
+
 class PlateauConfig(Strict):
     """Lowers all learning rates when the validation metric no longer gets better.
 
@@ -216,6 +296,8 @@ class TrainConfig(Strict):
         patience: validations without a better one before training stops.
         optimizers: by variable group.
         loss: of binary tasks.
+        item_loss: of models that score all items.
+        top_k: how those are measured.
         task_weights: of the losses of several tasks; they are added up as they are unless given.
         monitor: labels whose metrics early stopping, the best weights and plateaus go by, as a
             mean; all unless given.
@@ -240,6 +322,8 @@ class TrainConfig(Strict):
     patience: PositiveInt = 3
     optimizers: OptimizersConfig = OptimizersConfig()
     loss: LossConfig = LossConfig()
+    item_loss: ItemLossConfig = ItemLossConfig()
+    top_k: TopKConfig = TopKConfig()
     task_weights: TaskWeightsConfig | None = None
     monitor: Annotated[list[str], Field(min_length=1)] | None = None
     plateau: PlateauConfig | None = None

@@ -58,6 +58,7 @@ def training_batches(
     skip: int = 0,
     workers: int = 1,
     worker: Any = 0,
+    positive: str | None = None,
 ) -> tf.data.Dataset:
     """Shuffled batches of the training split, pass after pass.
 
@@ -69,6 +70,7 @@ def training_batches(
         epochs: numbers of the passes.
         skip: batches that were done before an interruption; they are read, not parsed.
         workers, worker: keep the batches of one of several workers.
+        positive: keep the examples whose label of this name is 1.
 
     Yields:
         (inputs by name, labels by task, weights (batch,)).
@@ -83,6 +85,8 @@ def training_batches(
             cycle_length=FILES_AT_ONCE,
             num_parallel_calls=tf.data.AUTOTUNE,
         )
+        if positive:
+            blocks = blocks.map(lambda records: _with_label(records, positive))
         windows = blocks.rebatch(WINDOW_ROWS).enumerate()
         shuffled = windows.map(
             lambda index, records: tf.random.experimental.stateless_shuffle(records, [order, index])
@@ -91,6 +95,13 @@ def training_batches(
 
     batches = functools.reduce(tf.data.Dataset.concatenate, map(one_pass, epochs))
     return _parsed(batches.skip(skip).shard(workers, worker), features, keys=False)
+
+
+def _with_label(records: tf.Tensor, label: str) -> tf.Tensor:
+    """Those serialized examples whose label is 1."""
+    key = LABEL_PREFIX + label
+    values = tf.io.parse_example(records, {key: tf.io.FixedLenFeature([], tf.float32)})
+    return tf.boolean_mask(records, values[key] == 1)
 
 
 def evaluation_batches(

@@ -1,4 +1,4 @@
-"""`python -m tfrec.evaluate`: metrics of a run on a split, beside the baselines."""
+"""`python -m tfrec.evaluate`: metrics of a run on a split, beside baselines."""
 
 from __future__ import annotations
 
@@ -15,22 +15,16 @@ from tfrec.features import SPLITS
 @click.option("--split", default="test", show_default=True, type=click.Choice(SPLITS))
 @command
 def main(directory: Path, split: str) -> None:
-    """Measure a run's best weights on a split, and print the figures beside two baselines."""
+    """Measure a run's best weights on a split, and print the figures beside baselines."""
     with quiet_import():
-        from tfrec.evaluation import Evaluator, baselines, measure, table
+        from tfrec.evaluation import evaluator, table
         from tfrec.runs import METRICS, Run
 
     run = Run.load(directory)
-    data = run.config.data
-    evaluator = Evaluator(data, run.features, split)
-    predicted, truth = evaluator.predict(run.best_model())
-    tasks = {
-        label.name: measure(run.features, label.name, predicted[label.name], truth)
-        for label in run.features.labels
-    }
-    compared = {run.config.model.id: tasks, **baselines(data, run.features, truth)}
+    measuring = evaluator(run.config, run.features, split)
+    compared = measuring.compare(run.config.model.id, run.best_model())
     run.add_metrics(**{split: compared})
-    click.echo(f"{split}, {len(truth.weights):,} examples\n{table(compared)}")
+    click.echo(f"{measuring.about()}\n{table(compared)}")
     click.echo(f"added to {directory / METRICS}")
 
 

@@ -3,21 +3,34 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import tensorflow as tf
 
+from tfrec.config import TrainConfig
 from tfrec.data import evaluation_batches, readable
 from tfrec.features import Features
 from tfrec.metrics import Array, binary_metrics, regression_metrics
 from tfrec.models.base import Model, input_shapes
+from tfrec.models.registry import find
 from tfrec.strict import NotFiniteError, UserError
+from tfrec.validation import Metrics, Signed
+
+if TYPE_CHECKING:
+    from tfrec.top_k import TopKEvaluator
 
 BATCH_SIZE = 4096
 KEPT_BYTES = 256 * 2**20  # inputs of a split that stay in memory between validations
+# What a better model of a task is judged by, and whether more of it is better: the first that
+# exists, since there is no AUC where all labels are equal.
+MONITORED: dict[str, Signed] = {
+    "binary": (("auc", 1.0), ("log_loss", -1.0)),
+    "regression": (("rmse", -1.0),),
+}
 SMOOTHING = 10.0  # ratings of the global mean that the item mean begins with
 
 
@@ -38,7 +51,7 @@ class Split:
 
 
 class Evaluator:
-    """Measures models on one split.
+    """Measures models of tasks on one split.
 
     A small split is read and parsed once, and stays in memory.
 
@@ -46,16 +59,28 @@ class Evaluator:
         directory: of the data set.
         features: with the tasks to measure.
         split: to measure on.
+        monitor: tasks that models are compared by; all unless given.
 
     Raises:
         UserError: the data set has no such split, or is not the one of the features.
     """
 
-    def __init__(self, directory: str | Path, features: Features, split: str) -> None:
+    def __init__(
+        self,
+        directory: str | Path,
+        features: Features,
+        split: str,
+        monitor: Sequence[str] | None = None,
+    ) -> None:
         features.check_same_ids(Features.load(directory), str(directory))
         self.directory, self.features, self.split = directory, features, split
         batches = evaluation_batches(directory, features, split, BATCH_SIZE)
         self.batches = batches.cache() if self._bytes() <= KEPT_BYTES else batches
+        self.monitored: dict[str, Signed] = {
+            label.name: MONITORED[label.task]
+            for label in features.labels
+            if monitor is None or label.name in monitor
+        }
         self._predict: dict[int, Any] = {}
 
     def predict(self, model: Model) -> tuple[dict[str, Array], Split]:
@@ -110,13 +135,43 @@ class Evaluator:
                 f"{expected:,} that its features.json says; make the data set again"
             )
 
-    def evaluate(self, model: Model) -> dict[str, dict[str, float | None]]:
+    def evaluate(self, model: Model) -> Metrics:
         """Metrics by task."""
-        predicted, split = self.predict(model)
+        return self._measured(*self.predict(model))
+
+    def _measured(self, predicted: dict[str, Array], split: Split) -> Metrics:
         return {
             label.name: measure(self.features, label.name, predicted[label.name], split)
             for label in self.features.labels
         }
+
+    def compare(self, name: str, model: Model) -> dict[str, Metrics]:
+        """Metrics of a model, by the name given, and of the baselines."""
+        predicted, split = self.predict(model)
+        others = baselines(self.directory, self.features, split)
+        return {name: self._measured(predicted, split), **others}
+
+    def about(self) -> str:
+        """What is measured."""
+        return f"{self.split}, {self.features.counts[self.split]:,} examples"
+
+
+def evaluator(
+    config: TrainConfig, features: Features, split: str, limited: bool = False
+) -> Evaluator | TopKEvaluator:
+    """What measures the model of a configuration.
+
+    Args:
+        config: of the run.
+        features: with the tasks to measure.
+        split: to measure on.
+        limited: to as much as `top_k.users` says.
+    """
+    if not find(config.model.id).scores_items:
+        return Evaluator(config.data, features, split, config.monitor)
+    from tfrec.top_k import TopKEvaluator
+
+    return TopKEvaluator(config.data, features, split, config.top_k, limited)
 
 
 class _Columns:
@@ -147,9 +202,7 @@ def measure(features: Features, task: str, values: Array, split: Split) -> dict[
     return regression_metrics(split.labels[task], values, split.weights)
 
 
-def baselines(
-    directory: str | Path, features: Features, split: Split
-) -> dict[str, dict[str, dict[str, float | None]]]:
+def baselines(directory: str | Path, features: Features, split: Split) -> dict[str, Metrics]:
     """Metrics, by baseline and task, of what needs no model.
 
     `global mean`: the training split's mean label. `item mean`: the item's mean label there,
@@ -166,7 +219,7 @@ def baselines(
     ):
         train.add(labels, weights, keys)
     seen = train.split()
-    result: dict[str, dict[str, dict[str, float | None]]] = {"global mean": {}}
+    result: dict[str, Metrics] = {"global mean": {}}
     if features.item_key:
         result["item mean"] = {}
     for label in features.labels:
@@ -185,7 +238,7 @@ def baselines(
     return result
 
 
-def table(rows: dict[str, dict[str, dict[str, float | None]]]) -> str:
+def table(rows: dict[str, Metrics]) -> str:
     """Metrics as aligned text: rows by name, then task, then metric."""
     lines = []
     tasks = list(next(iter(rows.values())))

@@ -126,7 +126,7 @@ def train(
         import tensorflow as tf
 
         from tfrec import export as exports
-        from tfrec.evaluation import Evaluator, baselines, table
+        from tfrec.evaluation import evaluator, table
         from tfrec.runs import METRICS, Run, first_step, resolve
         from tfrec.strategies import is_chief, make_strategy, serve
         from tfrec.training import Interrupted, Trainer
@@ -177,9 +177,7 @@ def train(
     )
     model = run.best_model()
     if best:
-        evaluator = Evaluator(config.data, features, "validation")
-        _, split = evaluator.predict(model)
-        compared = {config.model.id: best.metrics, **baselines(config.data, features, split)}
+        compared = evaluator(config, features, "validation").compare(config.model.id, model)
         run.add_metrics(validation=compared)
         console.print(f"validation, best at epoch {best.epoch:.2f}", highlight=False)
         console.print(table(compared), highlight=False)

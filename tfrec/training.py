@@ -18,9 +18,11 @@ from rich.console import Console
 
 from tfrec.checkpoints import Checkpoints, Position, writing
 from tfrec.data import broken_file, training_batches
-from tfrec.evaluation import Evaluator
+from tfrec.evaluation import evaluator
 from tfrec.models.base import loss_name
+from tfrec.models.retrieval.base import RetrievalModel
 from tfrec.optimizers import composite, create_slots
+from tfrec.positives import learn_items
 from tfrec.progress import Line
 from tfrec.runs import Run
 from tfrec.strategies import agreement, coordinator, dealt, distributed, is_chief
@@ -74,9 +76,13 @@ class Trainer:
         if config.deterministic:
             tf.config.experimental.enable_op_determinism()
         self.rows = run.features.counts["train"]
-        self.steps_per_epoch = math.ceil(self.rows / config.batch_size)
+        self.positive: str | None = None  # label that examples have to have, if any
         with self.strategy.scope():
             self.model = run.build_model()
+            if isinstance(self.model, RetrievalModel):
+                self.rows = learn_items(self.model, config, run.features)
+                self.positive = next((label.name for label in run.features.labels), None)
+            self.steps_per_epoch = math.ceil(self.rows / config.batch_size)
             if config.task_weights:
                 self.model.weigh_tasks(config.task_weights)
             self.groups = self.model.groups()
@@ -89,7 +95,7 @@ class Trainer:
             )
             self.model.compile(
                 self.optimizer,
-                config.loss,
+                config.item_loss if isinstance(self.model, RetrievalModel) else config.loss,
                 config.clip_norm,
                 config.embedding_l2,
                 config.jit,
@@ -107,7 +113,11 @@ class Trainer:
         )
         self.best = Checkpoints(run.checkpoints / "best", 2, chief, layers=self.model.layers)
         self.coordinator = self.model._cluster_coordinator = coordinator(self.strategy)
-        self.validating = "validation" in run.features.counts
+        self.evaluator = (
+            evaluator(config, run.features, "validation", limited=True)
+            if "validation" in run.features.counts
+            else None
+        )
         self.signal = 0
         self._agreed = agreement(self.strategy)
         self._dealt: Any = None
@@ -168,11 +178,6 @@ class Trainer:
                 finite, or a checkpoint cannot be written.
             Interrupted: SIGTERM or SIGINT came; a checkpoint is written.
         """
-        self.evaluator = (
-            Evaluator(self.config.data, self.run.features, "validation")
-            if self.validating
-            else None
-        )
         self.logs = str(self.run.directory / "logs")
         with writing(self.logs):
             self.writer = (
@@ -238,6 +243,7 @@ class Trainer:
                 range(position.epoch, position.epoch + passes),
                 position.step_in_epoch,
                 *workers,
+                positive=self.positive,
             )
 
         if self.coordinator is None:
@@ -366,9 +372,7 @@ class Trainer:
 
     def score(self, validation: Validation) -> float:
         """What validations are compared by: higher is better."""
-        labels = self.run.features.labels
-        monitored = self.config.monitor or [label.name for label in labels]
-        return validation.score([label for label in labels if label.name in monitored])
+        return validation.score(self.evaluator.monitored) if self.evaluator else -math.inf
 
     def _best(self) -> Validation | None:
         measured = [v for v in self.history if v.metrics]

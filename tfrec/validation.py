@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-
-from tfrec.features import Label
 
 Metrics = dict[str, dict[str, float | None]]
 
 # What a better model of a task is judged by, and whether more of it is better: the first that
 # exists, since there is no AUC where all labels are equal.
-MONITORED = {"binary": (("auc", 1.0), ("log_loss", -1.0)), "regression": (("rmse", -1.0),)}
+Signed = tuple[tuple[str, float], ...]
+Monitored = Mapping[str, Signed]  # by task
 
 
 @dataclass(frozen=True)
@@ -35,13 +34,13 @@ class Validation:
     losses: dict[str, float] = field(default_factory=dict)
     gates: dict[str, list[float]] = field(default_factory=dict)
 
-    def score(self, labels: Sequence[Label]) -> float:
+    def score(self, monitored: Monitored) -> float:
         """What validations are compared by, a mean over the tasks: higher is better."""
-        return sum(self._score(label) for label in labels) / len(labels)
+        return sum(self._score(*item) for item in monitored.items()) / len(monitored)
 
-    def _score(self, label: Label) -> float:
-        for name, sign in MONITORED[label.task]:
-            value = self.metrics.get(label.name, {}).get(name)
+    def _score(self, task: str, metrics: Signed) -> float:
+        for name, sign in metrics:
+            value = self.metrics.get(task, {}).get(name)
             if value is not None:
                 return sign * value
         return -math.inf

@@ -204,12 +204,8 @@ class Model(keras.Model, metaclass=_Complete):
         self._step.auxiliary = []
         balancing = isinstance(self.task_weights, GradNorm)
         with tf.GradientTape(persistent=balancing) as tape:
-            logits = self(inputs, training=True)
-            of_tasks = {}
-            for label in self.features.labels:
-                values, scores = labels[label.name], logits[label.name]
-                of_rows = task_loss(label, values, scores, weights, self.loss_config)
-                of_tasks[loss_name(label)] = global_mean(*of_rows)
+            of_rows = self.task_losses(inputs, labels, weights)
+            of_tasks = {name: global_mean(*pair) for name, pair in of_rows.items()}
             total = (self.task_weights or tf.add_n)(list(of_tasks.values()))
             losses = {"loss": total, **of_tasks, **dict.fromkeys(self.auxiliary, 0.0)}
             for name, (parts, of_parts), share in self._step.auxiliary:
@@ -228,6 +224,18 @@ class Model(keras.Model, metaclass=_Complete):
         del self._step.auxiliary
         of_shared = [tape.gradient(loss, self.last_shared) for loss in scaled_tasks]
         return losses, total, tape.gradient(scaled, self.trainable_variables), of_shared
+
+    def task_losses(
+        self, inputs: Inputs, labels: dict[str, tf.Tensor], weights: tf.Tensor
+    ) -> dict[str, tuple[tf.Tensor, tf.Tensor]]:
+        """Losses of a training step by name, and their weights, of one shape each."""
+        logits = self(inputs, training=True)
+        return {
+            loss_name(label): task_loss(
+                label, labels[label.name], logits[label.name], weights, self.loss_config
+            )
+            for label in self.features.labels
+        }
 
     def served(self, logits: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         """What an export answers with."""

@@ -40,6 +40,11 @@ class Entry:
     paper: str
     needs: tuple[Need, ...] = ()
 
+    @property
+    def scores_items(self) -> bool:
+        """Whether it scores all items for a user, and not one example."""
+        return self.family in ("nextitem", "retrieval")
+
     def load(self) -> type[Model]:
         """The class. Imports TensorFlow."""
         module, name = self.target.split(":")
@@ -72,6 +77,8 @@ FAMILIES = {
     "ranking": "Ranking on fields",
     "history": "Ranking with a history",
     "multitask": "Several tasks",
+    "nextitem": "Next item",
+    "retrieval": "Retrieval",
 }
 
 # fmt: off

@@ -1,0 +1,1 @@
+"""Models that tell the next item of a sequence."""

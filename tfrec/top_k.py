@@ -1,0 +1,241 @@
+"""How well models that score all items find what users take next."""
+
+from __future__ import annotations
+
+import zlib
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from tfrec.catalogue import Catalogue
+from tfrec.config import TopKConfig
+from tfrec.data import evaluation_batches, readable
+from tfrec.features import SPLITS, Features
+from tfrec.interactions import interactions
+from tfrec.metrics import Array
+from tfrec.models.base import Inputs
+from tfrec.models.retrieval.base import RetrievalModel, without
+from tfrec.ranks import Ranks, Sampled
+from tfrec.strict import NotFiniteError, UserError
+
+BATCH_SIZE = 4096
+SCORES_AT_ONCE = 2**24
+
+Scorer = Callable[[Inputs], tf.Tensor]
+Metrics = dict[str, dict[str, float | None]]
+
+
+class TopKEvaluator:
+    """Measures what a model recommends on one split.
+
+    Every user counts once: with the history before the first of their positive events in the split,
+    and the items of all of them as targets. Items that the vocabulary does not hold are targets
+    that nobody finds.
+
+    Args:
+        directory: of the data set.
+        features: with the label that tells positive events, if there is one.
+        split: to measure on.
+        config: among which items the targets are looked for.
+        limited: looks at no more users than `config.users`.
+
+    Raises:
+        UserError: the data set has no such split or no positive event in it, or is not the one of
+            the features.
+    """
+
+    def __init__(
+        self,
+        directory: str | Path,
+        features: Features,
+        split: str,
+        config: TopKConfig,
+        limited: bool = False,
+    ) -> None:
+        features.check_same_ids(Features.load(directory), str(directory))
+        self.directory, self.features, self.split, self.config = directory, features, split, config
+        self.batches = evaluation_batches(directory, features, split, BATCH_SIZE)
+        self.catalogue = Catalogue.load(directory, features)
+        self._ids = {key: i + 1 for i, key in enumerate(self.catalogue.keys)}
+        self._find_users(config.users if limited else None)
+        earlier = SPLITS[: SPLITS.index(split)]
+        self.seen = self._taken(earlier) if config.remove_seen else [_NONE] * len(self.users)
+        self.seen = [np.setdiff1d(s, t) for s, t in zip(self.seen, self.targets, strict=True)]
+        self.sampled = None
+        if config.candidates != "all":
+            taken = self._taken(SPLITS)
+            self.sampled = Sampled(config, self.catalogue, self._ids, self.users, taken)
+        self._measure: dict[int, Any] = {}
+
+    def _find_users(self, most: int | None) -> None:
+        """Their keys, targets, and the rows of the split that they are measured at."""
+        size, start = len(self.catalogue.keys), 0
+        first: dict[str, tuple[int, int]] = {}  # time and row of the first positive event
+        targets: dict[str, set[int | bytes]] = defaultdict(set)  # ids, and keys that have none
+        for inputs, labels, _, keys in readable(self.batches, self.directory):
+            ids = inputs[self.features.item_id].numpy()
+            positive = np.ones(len(ids), bool)
+            for values in labels.values():
+                positive = values.numpy() == 1
+            users, items, times = (keys[name].numpy() for name in ("user", "item", "time"))
+            for i in np.flatnonzero(positive):
+                user = users[i].decode()
+                event = (int(times[i]), start + int(i))
+                first[user] = min(first.get(user, event), event)
+                targets[user].add(int(ids[i]) if 0 < ids[i] <= size else items[i])
+            start += len(ids)
+        if not first:
+            raise UserError(f"split {self.split} of {self.directory} has no positive event")
+        self.users = sorted(first, key=lambda user: (zlib.crc32(user.encode()), user))[:most]
+        self.rows = {first[user][1]: number for number, user in enumerate(self.users)}
+        known = [sorted(t for t in targets[user] if isinstance(t, int)) for user in self.users]
+        self.targets = [np.array(ids, np.int64) for ids in known]
+        self.unknown = np.array(
+            [len(targets[u]) - len(ids) for u, ids in zip(self.users, known, strict=True)]
+        )
+
+    def _taken(self, splits: tuple[str, ...]) -> list[Array]:
+        """Ids of what every user took in the splits."""
+        numbers = {user: number for number, user in enumerate(self.users)}
+        taken: list[list[int]] = [[] for _ in self.users]
+        for user, item in zip(*interactions(self.directory, splits), strict=True):
+            number, known = numbers.get(user), self._ids.get(item.strip())
+            if number is not None and known is not None:
+                taken[number].append(known)
+        return [np.unique(np.array(ids, np.int64)) for ids in taken]
+
+    @property
+    def protocol(self) -> str:
+        """What the figures are of; those of two protocols cannot be compared."""
+        if self.config.candidates == "all":
+            return "all items, seen ones removed" if self.config.remove_seen else "all items"
+        if self.config.candidates == "given":
+            return "given candidates"
+        return f"{self.config.negatives} {self.config.candidates} negatives"
+
+    @property
+    def monitored(self) -> dict[str, tuple[tuple[str, float], ...]]:
+        """Metrics that models are compared by."""
+        return {self.protocol: ((self.config.monitor, 1.0),)}
+
+    def evaluate(self, model: RetrievalModel) -> Metrics:
+        """Metrics by protocol."""
+        function = self._measure.get(id(model))
+        if function is None:
+            index = tf.function(model.index)
+            score = self._ranking(lambda inputs, index: model.scores(model.users(inputs), index))
+            self._measure[id(model)] = function = (index, score)
+        index = function[0]()
+        return self._metrics(lambda *arguments: function[1](*arguments, index))
+
+    def gates(self, model: RetrievalModel) -> dict[str, list[float]]:
+        """None: these models have no gates."""
+        del model
+        return {}
+
+    def compare(self, name: str, model: RetrievalModel) -> dict[str, Metrics]:
+        """Metrics of a model, and of recommending what most users took."""
+        counts = tf.constant(self.catalogue.counts, tf.float32)
+
+        def popularity(inputs: Inputs, _: Any) -> tf.Tensor:
+            users = tf.shape(inputs[self.features.item_id])[0]
+            return tf.broadcast_to(counts, [users, len(counts)])
+
+        ranking = self._ranking(popularity)
+        popular = self._metrics(lambda *arguments: ranking(*arguments, tf.zeros([])))
+        return {name: self.evaluate(model), "popularity": popular}
+
+    def about(self) -> str:
+        """What has been measured."""
+        return f"{self.split}, {len(self.users):,} users"
+
+    def _ranking(self, scorer: Callable[[Inputs, tf.Tensor], tf.Tensor]) -> Any:
+        """A function of (inputs, excluded ids, target ids, candidate ids, index)."""
+        most = max(self.config.cutoffs)
+
+        def all_items(
+            inputs: Inputs, excluded: tf.Tensor, targets: tf.Tensor, _: tf.Tensor, index: tf.Tensor
+        ) -> tuple[tf.Tensor, tf.Tensor]:
+            scores = without(scorer(inputs, index), excluded)
+            finite = tf.reduce_all(tf.math.is_finite(scores))
+            found = tf.math.top_k(scores, min(most, scores.shape[1])).indices + 1
+            own = tf.gather(scores, tf.maximum(targets - 1, 0), batch_dims=1)
+            own = tf.where(targets > 0, own, scores.dtype.min)
+            best = tf.argmax(own, axis=1)[:, tf.newaxis]
+            ahead = _ahead(
+                scores,
+                tf.range(1, scores.shape[1] + 1, dtype=tf.int64),
+                tf.gather(own, best, batch_dims=1),
+                tf.gather(targets, best, batch_dims=1),
+            )
+            return tf.where(finite, found, -1), ahead
+
+        def candidates(
+            inputs: Inputs, _: tf.Tensor, targets: tf.Tensor, others: tf.Tensor, index: tf.Tensor
+        ) -> tuple[tf.Tensor, tf.Tensor]:
+            scores = scorer(inputs, index)
+            finite = tf.reduce_all(tf.math.is_finite(scores))
+            own = tf.gather(scores, tf.maximum(targets - 1, 0), batch_dims=1)
+            drawn = tf.gather(scores, tf.maximum(others - 1, 0), batch_dims=1)
+            drawn = tf.where(others > 0, drawn, scores.dtype.min)
+            ahead = _ahead(
+                drawn[:, tf.newaxis],
+                others[:, tf.newaxis],
+                own[..., tf.newaxis],
+                targets[..., tf.newaxis],
+            )
+            return tf.where(finite, ahead, -1), ahead
+
+        chosen = candidates if self.sampled else all_items
+        return tf.function(chosen, reduce_retracing=True)
+
+    def _metrics(self, ranking: Callable[..., Any]) -> Metrics:
+        ranks = Ranks(self.config.cutoffs)
+        for numbers, inputs in self._chunks():
+            targets = [self.targets[n] for n in numbers]
+            others = [self.sampled.candidates(n) for n in numbers] if self.sampled else [_NONE]
+            excluded = [self.seen[n] for n in numbers]
+            found, ahead = ranking(inputs, _padded(excluded), _padded(targets), _padded(others))
+            if (found.numpy() < 0).any():
+                raise NotFiniteError(
+                    "what the model says of some items is not finite; train with a lower learning "
+                    "rate or with clip_norm"
+                )
+            unknown = self.unknown[numbers]
+            if self.sampled:
+                ranks.add_targets(ahead.numpy(), targets, unknown)
+            else:
+                ranks.add_users(found.numpy(), ahead.numpy(), targets, unknown)
+        return {self.protocol: ranks.means()}
+
+    def _chunks(self) -> Iterator[tuple[list[int], Inputs]]:
+        """Numbers of users, and the inputs that they are measured at."""
+        size = max(min(SCORES_AT_ONCE // len(self.catalogue.keys), 512), 1)
+        start = 0
+        for inputs, labels, weights, _ in readable(self.batches, self.directory):
+            del labels
+            wanted = [i for i in range(len(weights)) if start + i in self.rows]
+            for first in range(0, len(wanted), size):
+                places = wanted[first : first + size]
+                part = {name: tf.gather(value, places) for name, value in inputs.items()}
+                yield [self.rows[start + i] for i in places], part
+            start += len(weights)
+
+
+_NONE = np.zeros(0, np.int64)
+
+
+def _padded(ids: list[Array]) -> tf.Tensor:
+    return tf.ragged.constant([i.tolist() for i in ids], tf.int64, ragged_rank=1).to_tensor(
+        shape=[len(ids), None]
+    )
+
+
+def _ahead(scores: tf.Tensor, ids: tf.Tensor, own: tf.Tensor, own_ids: tf.Tensor) -> tf.Tensor:
+    """How many of the last axis come before a target; of equal scores, the lower id does."""
+    equal = (scores == own) & (ids < own_ids)
+    return tf.math.count_nonzero((scores > own) | equal, axis=-1)
