@@ -63,9 +63,9 @@ def training_batches(
     seed: int,
     epochs: range,
     skip: int = 0,
+    positive: str | None = None,
     workers: int = 1,
     worker: Any = 0,
-    positive: str | None = None,
 ) -> tf.data.Dataset:
     """Shuffled batches of the training split, pass after pass.
 
@@ -76,8 +76,8 @@ def training_batches(
         seed: decides the order, with the number of the pass, and nothing else does.
         epochs: numbers of the passes.
         skip: batches that were done before an interruption; they are read, not parsed.
-        workers, worker: keep the batches of one of several workers.
         positive: keep the examples whose label of this name is 1.
+        workers, worker: keep the batches of one of several workers.
 
     Yields:
         (inputs by name, labels by task, weights (batch,)).

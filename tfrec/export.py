@@ -5,8 +5,8 @@ Signatures, without labels; the first two give the served value of every task by
 - `serving_default`: `examples`, serialized tf.Examples (batch,) of raw columns;
 - `predict`: raw columns by name, (batch,), or (batch, events) for a history's, padded with "";
 - `explain`, of models with attention: the columns of `predict` → the attention weights;
-- `recommend`, of models that score all items, and `user_vectors` and `item_vectors` where a score is
-  a product of them: see `tfrec.recommending`.
+- `recommend`, of models that score all items, and `user_vectors` and `item_vectors` where their
+  product is the score: see `tfrec.recommending`.
 """
 
 from __future__ import annotations

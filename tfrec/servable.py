@@ -84,7 +84,7 @@ def servable(run: Run, model: Model, place: Path) -> tuple[Servable, dict[str, A
     if isinstance(model, RetrievalModel):
         items = catalogue.load(data, features)
         root.retriever = Retriever(features, model, root.transform, items, place)
-        signatures |= recommending(root.retriever)
+        signatures |= recommending(root.retriever, model)
     return root, signatures
 
 

@@ -48,8 +48,10 @@ class RetrievalModel(Model):
             raise ValueError(f"learns from one label, the features have {names}")
         super().__init__(features)
         self.item_id = features.feature(features.item_id)
-        size = features.table(self.item_id.table).vocabulary
-        self.catalogue = Items(self.item_id, size, fields)
+        table = features.table(self.item_id.table)
+        if not table.learned:
+            raise ValueError(f"needs a vocabulary of the items: {self.item_id.name!r} is hashed")
+        self.catalogue = Items(self.item_id, table.vocabulary, fields)
         self.loss_config: Any = ItemLossConfig()
 
     @property
