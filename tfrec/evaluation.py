@@ -244,7 +244,7 @@ def table(rows: dict[str, Metrics]) -> str:
     tasks = list(next(iter(rows.values())))
     for task in tasks:
         metrics = list(next(iter(rows.values()))[task])
-        width = max(len(name) for name in rows)
+        width = max(len(name) for name in (*rows, task))
         lines.append(f"{task:<{width}}  " + "  ".join(f"{m:>11}" for m in metrics))
         for name, by_task in rows.items():
             cells = [by_task[task][metric] for metric in metrics]

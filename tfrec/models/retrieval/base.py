@@ -88,8 +88,8 @@ class RetrievalModel(Model):
         return type(self).scores is RetrievalModel.scores
 
     def index(self) -> tf.Tensor:
-        """(items, width) vectors of all items, in the order of their ids 1, 2, …"""
-        return self.items(self.catalogue(self.all_ids), training=False)
+        """(items, width) float32 vectors of all items, in the order of their ids 1, 2, …"""
+        return tf.cast(self.items(self.catalogue(self.all_ids), training=False), tf.float32)
 
     def call(self, inputs: Inputs, training: bool | None = None) -> dict[str, tf.Tensor]:
         """Scores of the examples' own items."""
