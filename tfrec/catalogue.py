@@ -92,16 +92,36 @@ def load(directory: str | Path, features: Features) -> Catalogue:
             "is hashed; declare it without `hash_buckets`"
         )
     keys, counts = _vocabulary(Path(directory) / "vocabulary" / f"{table.name}.tsv", table)
+    return Catalogue(features, keys, counts, raw_columns(directory, features, keys))
+
+
+def raw_columns(directory: str | Path, features: Features, keys: Array) -> dict[str, Array]:
+    """What a data set says of some items.
+
+    Args:
+        directory: of the data set.
+        features: of it.
+        keys: (n,) raw items.
+
+    Returns:
+        By column that features of role item are made of, (n,) values; "", NaN or 0 where the data
+        set says nothing.
+
+    Raises:
+        UserError: the data set has no items, or a file cannot be read.
+    """
     used = {feature.column for feature in features.of_role("item")}
     columns = [column for column in features.columns if column.name in used]
     raw = {column.name: _missing(column, len(keys)) for column in columns}
-    ids = {key: index for index, key in enumerate(keys)}
-    for part in tables(directory, "items", list(raw)):
-        rows = np.array([ids.get(key, -1) for key in part[features.item_key].to_pylist()])
+    places = {key: index for index, key in enumerate(keys)}
+    item = str(features.item_key)
+    for part in tables(directory, "items", list(dict.fromkeys([item, *raw]))):
+        rows = np.array([places.get(key, -1) for key in part[item].to_pylist()], np.int64)
         for name, values in raw.items():
             values[rows[rows >= 0]] = part[name].to_numpy()[rows >= 0]
-    raw[features.item_key] = keys  # a shared vocabulary has values that no event had as its item
-    return Catalogue(features, keys, counts, raw)
+    if item in raw:
+        raw[item] = keys  # a vocabulary may have values that no event had as its item
+    return raw
 
 
 def _missing(column: Column, count: int) -> Array:

@@ -50,19 +50,18 @@ def export(run: Run, model: Model) -> Path:
     from tfrec.models.retrieval.base import RetrievalModel
     from tfrec.servable import servable, warm_up
 
-    data = checked_data(run)
+    check_data(run)
     with next_version(run.export_directory) as (place, version), tempfile.TemporaryDirectory() as t:
         root, signatures = servable(run, model, Path(t))
-        logs = warm_up(run.features, run.config.model.id, data / "sample.tfrecord", signatures)
-        extra = save(place, version, root, signatures, logs)
+        extra = save(place, version, root, signatures, warm_up(run, signatures))
         run.features.save(extra)
         if isinstance(model, RetrievalModel) and model.dot_product:
             root.retriever.write_vectors(extra / VECTORS_FILE)
     return version
 
 
-def checked_data(run: Run) -> Path:
-    """The data set of a run.
+def check_data(run: Run) -> None:
+    """Checks that the data set of a run is there.
 
     Raises:
         UserError: it is not there, not the same, or lacks what exports need.
@@ -74,7 +73,6 @@ def checked_data(run: Run) -> Path:
             raise UserError(
                 f"data set {data} has no {part}, which every export needs; make it again"
             )
-    return data
 
 
 @contextmanager

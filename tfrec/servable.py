@@ -11,7 +11,6 @@ from tensorflow_serving.apis import prediction_log_pb2
 
 from tfrec import catalogue
 from tfrec.data import load_transform, pad
-from tfrec.features import Features
 from tfrec.models.base import Model
 from tfrec.models.retrieval.base import RetrievalModel
 from tfrec.recommending import Retriever, recommend_request, recommending
@@ -88,31 +87,38 @@ def servable(run: Run, model: Model, place: Path) -> tuple[Servable, dict[str, A
     return root, signatures
 
 
-def warm_up(
-    features: Features, name: str, sample: Path, signatures: Iterable[str]
-) -> Iterator[bytes]:
+def warm_up(run: Run, signatures: Iterable[str]) -> Iterator[bytes]:
     """Serialized PredictionLogs: requests that a server answers while it loads the model.
 
     Args:
-        features: of the data set.
-        name: of the model.
-        sample: serialized tf.Examples of raw columns.
+        run: whose data set has samples of raw examples.
         signatures: that requests go to.
     """
-    examples = [record.numpy() for record in tf.data.TFRecordDataset(str(sample))]
     for size in WARM_UP_BATCHES:
-        batch = (examples * size)[:size]
-        named = columns_of_examples(features, batch)
+        examples = samples(run, size)
+        named = columns_of_examples(run.features, examples)
         requests: dict[str, dict[str, Any]] = {
-            "serving_default": {"examples": batch},
+            "serving_default": {"examples": examples},
             "predict": named,
-            "recommend": recommend_request(features, named),
+            "recommend": recommend_request(run.features, named),
         }
         for signature in [s for s in requests if s in signatures]:
-            log = prediction_log_pb2.PredictionLog()
-            request = log.predict_log.request
-            request.model_spec.name = name
-            request.model_spec.signature_name = signature
-            for key, values in requests[signature].items():
-                request.inputs[key].CopyFrom(tf.make_tensor_proto(values))
-            yield log.SerializeToString()
+            yield prediction_log(run.config.model.id, signature, requests[signature])
+
+
+def samples(run: Run, size: int) -> list[bytes]:
+    """So many serialized tf.Examples of raw columns, of the run's data set."""
+    path = Path(run.config.data) / "sample.tfrecord"
+    examples = [record.numpy() for record in tf.data.TFRecordDataset(str(path))]
+    return (examples * size)[:size]
+
+
+def prediction_log(name: str, signature: str, inputs: dict[str, Any]) -> bytes:
+    """A request of a model's signature, as warm-up files hold it."""
+    log = prediction_log_pb2.PredictionLog()
+    request = log.predict_log.request
+    request.model_spec.name = name
+    request.model_spec.signature_name = signature
+    for key, values in inputs.items():
+        request.inputs[key].CopyFrom(tf.make_tensor_proto(values))
+    return log.SerializeToString()
