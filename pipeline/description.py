@@ -101,7 +101,14 @@ def describe(
         ]
         histories.append(History(history, declared.length, tuple(steps)))
     crosses = tuple(
-        Feature(c.name, "category", "context", c.name, max(lengths[c.name], 1))
+        Feature(
+            c.name,
+            "category",
+            "context",
+            c.name,
+            max(lengths[c.name], 1),
+            parts=tuple(c.features),
+        )
         for c in declaration.crosses
     )
     return Features(
