@@ -19,9 +19,11 @@ from tfrec.task_weights import KINDS, GradNorm, TaskWeights
 
 Inputs = dict[str, tf.Tensor]
 
-# Training settings for some 100,000 examples, where larger steps overfit within an epoch.
+# Training settings for some 100,000 examples, where larger steps overfit within an epoch: all but
+# those of the first-order weights, which have to be found before.
 SMALL_DATA: dict[str, Any] = {
     "optimizers": {
+        "linear": {"learning_rate": 3.0},
         "embedding": {"learning_rate": 1e-4, "l2": 1e-3},
         "dense": {"learning_rate": 1e-4},
     }
