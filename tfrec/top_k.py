@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tfrec.catalogue import Catalogue
+from tfrec.catalogue import load
 from tfrec.config import TopKConfig
 from tfrec.data import evaluation_batches, readable
 from tfrec.features import SPLITS, Features
@@ -59,7 +59,7 @@ class TopKEvaluator:
         features.check_same_ids(Features.load(directory), str(directory))
         self.directory, self.features, self.split, self.config = directory, features, split, config
         self.batches = evaluation_batches(directory, features, split, BATCH_SIZE)
-        self.catalogue = Catalogue.load(directory, features)
+        self.catalogue = load(directory, features)
         self._ids = {key: i + 1 for i, key in enumerate(self.catalogue.keys)}
         self._find_users(config.users if limited else None)
         earlier = SPLITS[: SPLITS.index(split)]
@@ -142,7 +142,7 @@ class TopKEvaluator:
         counts = tf.constant(self.catalogue.counts, tf.float32)
 
         def popularity(inputs: Inputs, _: Any) -> tf.Tensor:
-            users = tf.shape(inputs[self.features.item_id])[0]
+            users = tf.shape(inputs[str(self.features.item_id)])[0]
             return tf.broadcast_to(counts, [users, len(counts)])
 
         ranking = self._ranking(popularity)

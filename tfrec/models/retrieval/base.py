@@ -48,8 +48,10 @@ class RetrievalModel(Model):
             raise ValueError(f"learns from one label, the features have {names}")
         super().__init__(features)
         self.item_id = features.feature(features.item_id)
-        size = features.table(self.item_id.table).vocabulary
-        self.catalogue = Items(self.item_id, size, fields)
+        table = features.table(self.item_id.table)
+        if not table.learned:
+            raise ValueError(f"needs a vocabulary of the items: {self.item_id.name!r} is hashed")
+        self.catalogue = Items(self.item_id, table.vocabulary, fields)
         self.loss_config: Any = ItemLossConfig()
 
     @property
@@ -79,6 +81,11 @@ class RetrievalModel(Model):
         if items.shape.rank == 2:
             return tf.matmul(users, items, transpose_b=True)
         return tf.einsum("uw,unw->un", users, items)
+
+    @property
+    def dot_product(self) -> bool:
+        """Whether a score is the product of two vectors, so that any index can find the best."""
+        return type(self).scores is RetrievalModel.scores
 
     def index(self) -> tf.Tensor:
         """(items, width) vectors of all items, in the order of their ids 1, 2, …"""
