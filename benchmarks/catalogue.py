@@ -10,17 +10,19 @@ from __future__ import annotations
 
 import json
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import click
 import numpy as np
+import tf_keras as keras
 from tables import write
 
+from tfrec import evaluate
+from tfrec.config import from_assignments, merge
 from tfrec.features import Features
 from tfrec.models.registry import ENTRIES
+from tfrec.train import train
 
 RUNS = Path("runs/catalogue")
 METRICS = ("auc", "gauc", "log_loss")
@@ -64,14 +66,13 @@ def main(data: str, models: tuple[str, ...], seeds: int) -> None:
 def _measure(data: str, name: str, model: str, seed: int) -> dict[str, Any]:
     run = RUNS / name / f"{model.replace(' ', '-')}-{seed}"
     id_, *settings = model.split()
-    train = ["tfrec.train", "--data", data, "--model", id_, "--seed", str(seed)]
-    train += ["--output", str(run), "--no-export"]
-    train += [part for setting in settings for part in ("--set", setting)]
-    for command in (train, ["tfrec.evaluate", "--run", str(run)]):
-        done = subprocess.run([sys.executable, "-m", *command], capture_output=True, text=True)
-        if done.returncode:
-            raise click.ClickException(f"{model}: {done.stderr.strip().splitlines()[-1]}")
-    return json.loads((run / "metrics.json").read_text())
+    named = {"data": data, "model": {"id": id_}, "seed": seed}
+    metrics = train(merge(named, from_assignments(settings)), run, export=False)
+    if "test" not in metrics:
+        evaluate.main(["--run", str(run)], standalone_mode=False)
+        metrics = json.loads((run / "metrics.json").read_text())
+    keras.backend.clear_session()
+    return metrics
 
 
 def _summary(runs: list[dict[str, Any]]) -> list[str]:

@@ -30,7 +30,11 @@ SMALL_DATA: dict[str, Any] = {
 }
 # The same for models that look at histories, in the same tables as the candidates.
 SMALL_HISTORIES: dict[str, Any] = {
-    "optimizers": {"embedding": {"l2": 3e-3}, "dense": {"learning_rate": 3e-4}}
+    "optimizers": {
+        "linear": {"learning_rate": 3.0},
+        "embedding": {"l2": 3e-3},
+        "dense": {"learning_rate": 3e-4},
+    }
 }
 
 
