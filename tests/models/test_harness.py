@@ -17,8 +17,9 @@ from tests.models.case import Case
 from tests.models.cases import CASES
 from tests.models.planted import Planted
 from tests.support import FEATURES, batch, randomise, tensors, training_data
-from tfrec.config import OptimizersConfig
+from tfrec.config import ItemLossConfig, OptimizersConfig
 from tfrec.models.registry import ENTRIES, find
+from tfrec.models.retrieval.base import RetrievalModel
 from tfrec.optimizers import composite
 
 IDS = [entry.id for entry in ENTRIES]
@@ -38,14 +39,15 @@ def make(model: str, features: Any = None, **changes: Any) -> Any:
 
 def compiled(model: Any, optimizers: Any = None) -> Any:
     configs = OptimizersConfig.parse(optimizers or {}, "test")
-    model.compile(optimizer=composite(model.groups(), dict(configs)))
+    of_items = isinstance(model, RetrievalModel)
+    loss = ItemLossConfig(kind="softmax") if of_items else None  # which draws nothing
+    model.compile(composite(model.groups(), dict(configs)), loss)
     return model
 
 
 def logits(model: Any, inputs: Any) -> Any:
     """(batch,), or (batch, tasks) of several."""
-    scores = model(tensors(inputs), training=False)
-    columns = [scores[label.name].numpy() for label in model.features.labels]
+    columns = [values.numpy() for values in model(tensors(inputs), training=False).values()]
     return np.stack(columns, axis=1) if len(columns) > 1 else columns[0]
 
 

@@ -36,9 +36,10 @@ class MF(RetrievalModel):
     defaults: ClassVar[dict[str, Any]] = {}
 
     def __init__(
-        self, features: Features, dim: Width = 64, biases: bool = True, stddev: float = 0.1
+        self, features: Features, dim: Width = 64, biases: bool = True, stddev: float = 0.1, normalise: bool = False
     ) -> None:
         super().__init__(features)
+        self.normalise = normalise
         if not features.user_id:
             raise ValueError("needs the user's id: a category of the column named in `user`")
         user, item = features.feature(features.user_id), self.item_id
@@ -50,6 +51,8 @@ class MF(RetrievalModel):
         del training
         ids = inputs[str(self.features.user_id)]
         vectors = self.vectors["user"](ids)
+        if self.normalise:
+            vectors = tf.math.l2_normalize(vectors, axis=1)
         if not self.biases:
             return vectors
         bias = self.biases["user"](ids)
@@ -59,6 +62,8 @@ class MF(RetrievalModel):
         del training
         ids = inputs[self.item_id.name]
         vectors = self.vectors["item"](ids)
+        if self.normalise:
+            vectors = tf.math.l2_normalize(vectors, axis=1)
         if not self.biases:
             return vectors
         bias = self.biases["item"](ids)
