@@ -151,16 +151,14 @@ def test_mixed_precision(model: str, policy: str) -> None:
     assert all(np.isfinite(value).all() for value in after)
 
 
-@pytest.mark.parametrize("model", IDS)
-def test_two_replicas_equal_one(model: str, mirrored: Any) -> None:
-    """Same global batch, split unevenly in its weights: the same weights come out."""
-    weights = np.linspace(0.1, 2, 16)
-    labels, features = np.arange(16) % 2, CASES[model].features
-    steps = [training_data(batch(16, s), labels, weights, features) for s in range(3)]
-    alone = compiled(make(model))
+def assert_two_replicas_equal_one(
+    fresh: Callable[[], Any], steps: list[Any], mirrored: tf.distribute.Strategy
+) -> None:
+    """The same global batches, in halves: the same weights come out."""
+    alone = fresh()
     randomise(alone)
     with mirrored.scope():
-        double = compiled(make(model))
+        double = fresh()
     for target, source in zip(double.variables, alone.variables, strict=True):
         target.assign(source)
     for built in (alone, double):
@@ -183,6 +181,15 @@ def test_two_replicas_equal_one(model: str, mirrored: Any) -> None:
     for one, two in zip(alone.variables, double.variables, strict=True):
         if one.ref() not in sums:
             np.testing.assert_allclose(one, two, rtol=1e-4, atol=1e-5, err_msg=one.name)
+
+
+@pytest.mark.parametrize("model", IDS)
+def test_two_replicas_equal_one(model: str, mirrored: Any) -> None:
+    """Split unevenly in their weights."""
+    weights = np.linspace(0.1, 2, 16)
+    labels, features = np.arange(16) % 2, CASES[model].features
+    steps = [training_data(batch(16, s), labels, weights, features) for s in range(3)]
+    assert_two_replicas_equal_one(lambda: compiled(make(model)), steps, mirrored)
 
 
 def auc(model: str, hyperparameters: dict[str, Any], planted: Planted, epochs: int = 12) -> float:
