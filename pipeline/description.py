@@ -101,7 +101,14 @@ def describe(
         ]
         histories.append(History(history, declared.length, tuple(steps)))
     crosses = tuple(
-        Feature(c.name, "category", "context", c.name, max(lengths[c.name], 1))
+        Feature(
+            c.name,
+            "category",
+            "context",
+            c.name,
+            max(lengths[c.name], 1),
+            parts=tuple(c.features),
+        )
         for c in declaration.crosses
     )
     return Features(
@@ -118,6 +125,7 @@ def describe(
         time_key=declaration.time,
         user_id=id_of("user", declaration.user),
         item_id=id_of("item", declaration.item),
+        sequences=declaration.examples == "sequences",
         counts={split: counts[split] for split in SPLITS if split in counts},
     )
 

@@ -72,6 +72,7 @@ class Feature:
         length: most values an example may have; None for exactly one.
         mirrors: in a history, the feature of the candidate item that this one repeats.
         column: raw input of the transform that it is made of; None for a cross.
+        parts: of a cross, the features that it is made of, those of histories too.
     """
 
     name: str
@@ -81,6 +82,7 @@ class Feature:
     length: int | None = None
     mirrors: str | None = None
     column: str | None = None
+    parts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -139,7 +141,7 @@ class Features:
         crosses: hashed cross-product transformations, for linear parts.
         histories: past events.
         tables: id spaces.
-        labels: tasks, the main one first.
+        labels: tasks, the main one first; none where all events are positive ones.
         columns: raw inputs of the transform.
         weighted: whether examples carry a weight.
         user_key, item_key, time_key: raw columns that identify the user and the item and order
@@ -263,7 +265,7 @@ class Features:
             )
 
         def features(items: Iterable[dict[str, Any]]) -> tuple[Feature, ...]:
-            return tuple(Feature(**item) for item in items)
+            return tuple(Feature(**{**item, "parts": tuple(item["parts"])}) for item in items)
 
         values["features"] = features(values["features"])
         values["crosses"] = features(values["crosses"])

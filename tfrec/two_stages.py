@@ -9,19 +9,20 @@ from typing import Any
 import tensorflow as tf
 
 from tfrec import catalogue
-from tfrec.data import load_transform, pad
+from tfrec.crosses import crossed
+from tfrec.data import load_transform
 from tfrec.recommending import (
     OPTIONS,
     Retriever,
     first,
-    item_columns,
+    partial_inputs,
     recommend_request,
     split_options,
     user_specs,
 )
 from tfrec.runs import Run
 from tfrec.servable import WARM_UP_BATCHES, prediction_log, samples
-from tfrec.serving_inputs import columns_of_examples, from_columns, request_name
+from tfrec.serving_inputs import columns_of_examples
 from tfrec.strict import UserError
 
 
@@ -50,9 +51,10 @@ class TwoStages(tf.Module):
         self.transform = load_transform(ranking.config.data)
         self.weights = self._model.variables
         raw = catalogue.raw_columns(ranking.config.data, ranking.features, items.keys)
-        self.raw = {
-            request_name(column): tf.Variable(raw[column.name], trainable=False, dtype=column.dtype)
-            for column in item_columns(ranking.features)
+        described = catalogue.Catalogue(ranking.features, items.keys, items.counts, raw)
+        self.items = {
+            name: tf.Variable(values, trainable=False, name=f"items_{name}")
+            for name, values in described.inputs(self.transform).items()
         }
         self.specs = [user_specs(features) for features in (retrieval.features, ranking.features)]
         for name in self.specs[0].keys() & self.specs[1].keys():
@@ -89,12 +91,19 @@ class TwoStages(tf.Module):
             yield prediction_log(name, "recommend", request)
 
     def _ranked(self, columns: dict[str, tf.Tensor], ids: tf.Tensor) -> tf.Tensor:
-        """(batch, candidates) scores of the second stage."""
+        """(batch, candidates) scores of the second stage.
+
+        A user goes through the transform once, and the items went through it when the model was
+        made: only their crosses are left to each pair.
+        """
         shape = tf.shape(ids)
-        flat = tf.maximum(tf.reshape(ids, [-1]) - 1, 0)
-        whole = {name: tf.repeat(value, shape[1], axis=0) for name, value in columns.items()}
-        whole |= {name: tf.gather(values, flat) for name, values in self.raw.items()}
-        raw = from_columns(self._ranking, whole)
-        inputs = pad(self._ranking, self.transform.transform_fn(raw))
+        places = tf.maximum(tf.reshape(ids, [-1]) - 1, 0)
+        of_user = partial_inputs(self._ranking, self.transform, columns)
+        inputs = {name: tf.repeat(value, shape[1], axis=0) for name, value in of_user.items()}
+        inputs |= {name: tf.gather(values, places) for name, values in self.items.items()}
+        for cross in self._ranking.crosses:
+            parts = [inputs[name] for name in cross.parts]
+            found = crossed(parts, self._ranking.table(cross.table).vocabulary)
+            inputs[cross.name] = found.to_tensor(shape=[None, cross.length])
         served = self._model.served(self._model(inputs, training=False))
         return tf.reshape(next(iter(served.values())), shape)
