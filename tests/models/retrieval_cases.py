@@ -21,10 +21,16 @@ def items_of(model: Any, inputs: Arrays) -> Arrays:
     return {"item": ids, **kept}
 
 
+def product(model: Any, u: Any, v: Any) -> Any:
+    """Row by row; 0 where there is no vector."""
+    lengths = np.linalg.norm(u, axis=1) * np.linalg.norm(v, axis=1)
+    return (u * v).sum(axis=1) / (np.where(lengths > 0, lengths, 1) if model.normalise else 1)
+
+
 def mf(model: Any, inputs: Arrays) -> Any:
     ids = {"user": inputs["user"], "item": items_of(model, inputs)["item"]}
     p, q = (reference.looked_up(model.vectors[s].table.numpy(), ids[s]) for s in ids)
-    scores = (p * q).sum(axis=1)
+    scores = product(model, p, q)
     for side, table in model.biases.items():
         scores += reference.looked_up(table.table.numpy(), ids[side])[:, 0]
     return scores
@@ -80,10 +86,7 @@ def als_mlp(model: Any, inputs: Arrays) -> Any:
 
 def two_tower(model: Any, inputs: Arrays) -> Any:
     u, v = tower(model.user, inputs), tower(model.item, items_of(model, inputs))
-    scores = (u * v).sum(axis=1)
-    if model.normalise:
-        scores /= np.linalg.norm(u, axis=1) * np.linalg.norm(v, axis=1)
-    return scores
+    return product(model, u, v)
 
 
 def youtube_dnn(model: Any, inputs: Arrays) -> Any:
@@ -91,15 +94,15 @@ def youtube_dnn(model: Any, inputs: Arrays) -> Any:
         inputs = {**inputs, model.example_age: np.zeros_like(inputs[model.example_age])}
     ids = items_of(model, inputs)["item"]
     v = reference.looked_up(model.vectors.table.numpy(), ids)
-    return (tower(model.user, inputs) * v).sum(axis=1)
+    return product(model, tower(model.user, inputs), v)
 
 
 _TOWERS: dict[str, Any] = {"dim": 4, "hidden": [16], "output": 8, "dropout": 0.0}
 _OF_TOWERS: tuple[dict[str, Any], ...] = ({"hidden": []}, {"hidden": [8, 6], "activation": "prelu"})
-_NO_HISTORY = ("mf", {"dim": 8})
+_NO_HISTORY = ("mf", {"dim": 4})
 
 RETRIEVAL_CASES: dict[str, Case] = {
-    "mf": Case({"dim": 4}, mf, interaction, None, variants=({"biases": False},)),
+    "mf": Case({"dim": 4}, mf, interaction, None, variants=({"normalise": False}, {"biases": True})),
     "als_mlp": Case(_TOWERS, als_mlp, interaction, None, variants=_OF_TOWERS),
     "ncf": Case(
         {"dim": 4, "hidden": [16, 8]},
@@ -122,6 +125,6 @@ RETRIEVAL_CASES: dict[str, Case] = {
         history_kind,
         _NO_HISTORY,
         history=True,
-        variants=({"example_age": "age"}, *_OF_TOWERS),
+        variants=({"example_age": "age"}, {"normalise": False}, *_OF_TOWERS),
     ),
 }

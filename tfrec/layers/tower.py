@@ -72,4 +72,4 @@ class Tower(keras.layers.Layer):
         if feature.length:
             real = tf.repeat(real, feature.length, axis=1)
             values = tf.reshape(values, tf.shape(real))
-        return self.tables[feature.table](tf.where(real, values, 0), mean=True)
+        return self.tables[feature.table](tf.where(real, values, 0), mean=True, fused=True)

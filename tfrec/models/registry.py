@@ -72,7 +72,7 @@ class Entry:
                     f"model {self.id} needs {_NEEDS[need]}, which data set {features.name!r} "
                     "does not give"
                 )
-        if not features.labels:
+        if not features.labels and not self.scores_items:
             raise UserError(
                 f"model {self.id} needs a label (declare one under `labels`), which data set "
                 f"{features.name!r} does not give"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import tensorflow as tf
 
@@ -11,9 +11,6 @@ from tfrec.features import Feature, Features
 from tfrec.item_losses import item_loss
 from tfrec.layers.items import Items
 from tfrec.models.base import Inputs, Model
-
-if TYPE_CHECKING:
-    pass
 
 SHARED = ("sampled_softmax", "bpr_max", "top1_max")
 SCORE = "score"
@@ -53,6 +50,17 @@ class RetrievalModel(Model):
             raise ValueError(f"needs a vocabulary of the items: {self.item_id.name!r} is hashed")
         self.catalogue = Items(self.item_id, table.vocabulary, fields)
         self.loss_config: Any = ItemLossConfig()
+
+    @property
+    def user_id(self) -> str:
+        """Name of the user's id.
+
+        Raises:
+            ValueError: the features have none.
+        """
+        if not self.features.user_id:
+            raise ValueError("needs the user's id: a category of the column named in `user`")
+        return self.features.user_id
 
     @property
     def all_ids(self) -> tf.Tensor:
@@ -211,6 +219,11 @@ class RetrievalModel(Model):
     def probabilities(self, logits: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         """Scores as they are."""
         return logits
+
+
+def unit(vectors: tf.Tensor) -> tf.Tensor:
+    """Vectors (n, width) divided by their lengths, float32."""
+    return tf.math.l2_normalize(tf.cast(vectors, tf.float32), axis=1)
 
 
 EXCLUDED = tf.float32.min

@@ -37,6 +37,9 @@ class NCF(RetrievalModel):
         stddev: of the initial vectors.
 
     Call: dict of inputs → {"score": (batch,)}.
+
+    Raises:
+        ValueError: the features have no id of the user.
     """
 
     defaults: ClassVar[dict[str, Any]] = {"item_loss": {"kind": "bce", "negatives": 4}}
@@ -51,7 +54,7 @@ class NCF(RetrievalModel):
     ) -> None:
         super().__init__(features)
         first, *others = hidden
-        user, item = features.feature(str(features.user_id)), self.item_id
+        user, item = features.feature(self.user_id), self.item_id
         parts = ("mlp", "gmf") if gmf else ("mlp",)
         self.vectors = {
             side.role: {
@@ -69,7 +72,7 @@ class NCF(RetrievalModel):
 
     def users(self, inputs: Inputs, training: bool | None = None) -> tf.Tensor:
         del training
-        return self._side("user", inputs[str(self.features.user_id)])
+        return self._side("user", inputs[self.user_id])
 
     def items(self, inputs: Inputs, training: bool | None = None) -> tf.Tensor:
         del training

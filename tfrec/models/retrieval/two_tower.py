@@ -12,7 +12,7 @@ from tfrec.features import Features
 from tfrec.layers.mlp import MLP
 from tfrec.layers.tower import Tower, embedding_tables
 from tfrec.models.base import Inputs
-from tfrec.models.retrieval.base import RetrievalModel
+from tfrec.models.retrieval.base import RetrievalModel, unit
 
 
 @keras.utils.register_keras_serializable("tfrec")
@@ -38,6 +38,7 @@ class TwoTower(RetrievalModel):
         activation: of both towers.
         dropout: after each layer of both.
         normalise: divide u and v by their lengths.
+        stddev: of the initial embeddings.
 
     Call: dict of inputs → {"score": (batch,)}.
     """
@@ -55,23 +56,22 @@ class TwoTower(RetrievalModel):
         activation: Activation = "relu",
         dropout: Share = 0.0,
         normalise: bool = True,
+        stddev: float = 0.1,
     ) -> None:
         of_item = features.of_role("item")
         super().__init__(features, of_item)
         of_user = (*features.of_role("user"), *features.of_role("context"))
         events = [f for history in features.histories for f in history.features]
-        tables = embedding_tables(features, (*of_user, *of_item, *events), dim)
+        tables = embedding_tables(features, (*of_user, *of_item, *events), dim, stddev)
         mlps = [MLP(hidden, activation, dropout, output=output) for _ in range(2)]
         self.user = Tower(of_user, features.histories, tables, mlps[0])
         self.item = Tower(of_item, (), tables, mlps[1])
         self.normalise = normalise
 
     def users(self, inputs: Inputs, training: bool | None = None) -> tf.Tensor:
-        return self._scaled(self.user(inputs, training=training))
+        vectors = self.user(inputs, training=training)
+        return unit(vectors) if self.normalise else vectors
 
     def items(self, inputs: Inputs, training: bool | None = None) -> tf.Tensor:
-        return self._scaled(self.item(inputs, training=training))
-
-    def _scaled(self, vectors: tf.Tensor) -> tf.Tensor:
-        vectors = tf.cast(vectors, tf.float32)
-        return tf.math.l2_normalize(vectors, axis=1) if self.normalise else vectors
+        vectors = self.item(inputs, training=training)
+        return unit(vectors) if self.normalise else vectors
