@@ -82,9 +82,7 @@ def main(train: Path, test: Path, name: str, models: tuple[str, ...], epochs: in
 
 def _held_out(events: Path) -> dict[str, Path]:
     """Files of nine tenths of the events, and of the rest, by hash."""
-    parts = {
-        split: events.with_name(f"{split}_part.csv") for split in ("train", "validation")
-    }
+    parts = {split: events.with_name(f"{split}_part.csv") for split in ("train", "validation")}
     with (
         events.open(newline="") as source,
         parts["train"].open("w", newline="") as kept,
