@@ -47,6 +47,7 @@ class YouTubeDNN(RetrievalModel):
     """
 
     defaults: ClassVar[dict[str, Any]] = OF_UNIT_VECTORS
+    xla: ClassVar[bool] = False
 
     def __init__(
         self,
