@@ -118,6 +118,9 @@ ENTRIES = (
     Entry("mmoe", "multitask.mmoe:MMoE", "multitask", "Ma et al. 2018, Modeling Task Relationships in Multi-task Learning with Multi-gate Mixture-of-Experts", ("labels",)),
     Entry("ple", "multitask.ple:PLE", "multitask", "Tang et al. 2020, Progressive Layered Extraction (PLE): A Novel Multi-Task Learning Model for Personalized Recommendations", ("labels",)),
     Entry("esmm", "multitask.esmm:ESMM", "multitask", "Ma et al. 2018, Entire Space Multi-Task Model: An Effective Approach for Estimating Post-Click Conversion Rate", ("labels",)),
+    Entry("gru4rec", "nextitem.gru4rec:GRU4Rec", "nextitem", "Hidasi & Karatzoglou 2018, Recurrent Neural Networks with Top-k Gains for Session-based Recommendations", ("history",)),
+    Entry("sasrec", "nextitem.sasrec:SASRec", "nextitem", "Kang & McAuley 2018, Self-Attentive Sequential Recommendation", ("history",)),
+    Entry("bert4rec", "nextitem.bert4rec:BERT4Rec", "nextitem", "Sun et al. 2019, BERT4Rec: Sequential Recommendation with Bidirectional Encoder Representations from Transformer", ("history",)),
 )
 # fmt: on
 
