@@ -7,7 +7,18 @@ from typing import Any
 from pipeline.declaration import Declaration
 from pipeline.events import Layout
 from pipeline.statistics import SplitStatistics
-from tfrec.features import IDS, NUMBERS, SPLITS, Column, Feature, Features, History, Label, Table
+from tfrec.features import (
+    IDS,
+    NUMBERS,
+    SPLITS,
+    Column,
+    Feature,
+    Features,
+    History,
+    Label,
+    Role,
+    Table,
+)
 
 
 def raw_columns(
@@ -57,13 +68,23 @@ def describe(
             return None
         return declaration.features[name].length or max(lengths[name], 1)
 
+    tables_of = tables_of_fields(declaration)
     fields = {}
     for name, feature in declaration.features.items():
-        if feature.kind == "number":
-            fields[name] = Feature(name, "number", feature.role)
-        else:
-            table = name if feature.kind == "buckets" else declaration.vocabulary(name)
-            fields[name] = Feature(name, "category", feature.role, table, length(name))
+        fields[name] = Feature(
+            name,
+            "number" if feature.kind == "number" else "category",
+            feature.role,
+            tables_of.get(name),
+            length(name),
+            column=declaration.column(name),
+        )
+
+    def id_of(role: Role, key: str | None) -> str | None:
+        wanted = (role, "category", None, key)
+        ids = (f.name for f in fields.values() if (f.role, f.kind, f.length, f.column) == wanted)
+        return next(ids, None)
+
     histories = []
     for history, declared in declaration.histories.items():
         steps = [
@@ -74,12 +95,20 @@ def describe(
                 fields[name].table,
                 fields[name].length,
                 mirrors=name,
+                column=f"{history}_{fields[name].column}",
             )
             for name in declared.features
         ]
         histories.append(History(history, declared.length, tuple(steps)))
     crosses = tuple(
-        Feature(c.name, "category", "context", c.name, max(lengths[c.name], 1))
+        Feature(
+            c.name,
+            "category",
+            "context",
+            c.name,
+            max(lengths[c.name], 1),
+            parts=tuple(c.features),
+        )
         for c in declaration.crosses
     )
     return Features(
@@ -93,6 +122,9 @@ def describe(
         weighted=declaration.weight is not None,
         user_key=declaration.user,
         item_key=declaration.item,
+        time_key=declaration.time,
+        user_id=id_of("user", declaration.user),
+        item_id=id_of("item", declaration.item),
         counts={split: counts[split] for split in SPLITS if split in counts},
     )
 

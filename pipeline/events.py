@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 from pipeline.declaration import Declaration
 from pipeline.progress import advance
 from pipeline.sources import MALFORMED_ROWS, Batch
+from tfrec.features import ITEM_KEY, TIME_KEY, USER_KEY
 from tfrec.strict import UserError
 
 _NUMBER = r"^\s*[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?\s*$"
@@ -43,7 +44,7 @@ class Layout:
         shown: columns for the item catalogue.
         types: of every raw column.
         separators: of columns that may hold many values.
-        needed: columns without which a row is of no use.
+        keys: column by stored key: user, item and time, without which a row is of no use.
     """
 
     inputs: tuple[str, ...]
@@ -51,7 +52,7 @@ class Layout:
     shown: tuple[str, ...]
     types: dict[str, Type]
     separators: dict[str, str]
-    needed: tuple[str, ...]
+    keys: dict[str, str]
 
     @classmethod
     def of(cls, declaration: Declaration) -> Layout:
@@ -68,16 +69,22 @@ class Layout:
             types.setdefault(label.column, "number")
         if declaration.weight:
             types.setdefault(declaration.weight, "number")
-        needed = tuple(c for c in (declaration.user, declaration.item) if c)
-        for column in (*needed, *declaration.show):
-            types.setdefault(column, "string")
-        if declaration.split and declaration.split.by:
-            types.setdefault(declaration.split.by, "string")
+        by = declaration.split.by if declaration.split else None
+        for text in (declaration.user, declaration.item, *declaration.show, by):
+            if text:
+                types.setdefault(text, "string")
         if declaration.time:
             types[declaration.time] = "time"
-            needed += (declaration.time,)
+        keys = {
+            USER_KEY: declaration.user, ITEM_KEY: declaration.item, TIME_KEY: declaration.time
+        }  # fmt: skip
         return cls(
-            inputs, tuple(declaration.labels), tuple(declaration.show), types, separators, needed
+            inputs,
+            tuple(declaration.labels),
+            tuple(declaration.show),
+            types,
+            separators,
+            {key: column for key, column in keys.items() if column},
         )
 
 
@@ -131,10 +138,12 @@ class ParseEvents(beam.DoFn):
                 raise UserError(
                     f"{path}: column {name!r}: {values.type} cannot be read as a {kind} ({error})"
                 ) from error
-        for name in self.layout.needed:
+        for name in self.layout.keys.values():
             values = columns[name]
             empty = _blank(values) if pa.types.is_string(values.type) else pc.is_null(values)
             reject(empty, f"column {name!r}: empty", values)
+            if pa.types.is_string(values.type):
+                columns[name] = pc.ascii_trim_whitespace(values)  # as the transform reads it
         if self.weight:
             weights = columns[self.weight]
             reject(pc.is_nan(weights), f"column {self.weight!r}: empty weight", weights)

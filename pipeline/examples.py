@@ -17,7 +17,7 @@ from apache_beam.utils.windowed_value import WindowedValue
 from pipeline.declaration import Declaration, SplitDeclaration
 from pipeline.events import Layout
 from pipeline.progress import advance
-from tfrec.features import ITEM_KEY, LABEL_PREFIX, SPLITS, USER_KEY, WEIGHT
+from tfrec.features import LABEL_PREFIX, SPLITS, WEIGHT
 
 ROWS_PER_BATCH = 1_000
 
@@ -104,9 +104,8 @@ class MakeExamples(beam.DoFn):
             self.scalars.append((LABEL_PREFIX + label, at(LABEL_PREFIX + label), pa.float32()))
         if declaration.weight:
             self.scalars.append((WEIGHT, at(declaration.weight), pa.float32()))
-        for key, keyed in ((USER_KEY, declaration.user), (ITEM_KEY, declaration.item)):
-            if keyed:
-                self.scalars.append((key, at(keyed), pa.large_binary()))
+        for key, keyed in layout.keys.items():
+            self.scalars.append((key, at(keyed), _TYPES[layout.types[keyed]]))
         self.histories = []
         for name, history in declaration.histories.items():
             columns = dict.fromkeys(declaration.column(feature) for feature in history.features)

@@ -12,6 +12,7 @@ import apache_beam as beam
 import pyarrow as pa
 import tensorflow as tf
 import tensorflow_transform.beam as tft_beam
+from apache_beam.io.parquetio import WriteToParquetBatched
 from google.protobuf import text_format
 from tensorflow_transform.tf_metadata import dataset_metadata
 from tfx_bsl.tfxio.tensor_adapter import TensorAdapterConfig
@@ -30,10 +31,15 @@ from pipeline.examples import ExamplesBySplit
 from pipeline.sources import ReadSource
 from pipeline.statistics import Statistics
 from pipeline.transform import make_preprocessing_fn
-from tfrec.features import IDS, ITEM_KEY, LABEL_PREFIX, USER_KEY, WEIGHT
+from tfrec.features import IDS, ITEM_KEY, LABEL_PREFIX, TIME_KEY, USER_KEY, WEIGHT
 
 SAMPLE_ROWS = 100
 
+_INTERACTION = {
+    "user": (USER_KEY, pa.string()),
+    "item": (ITEM_KEY, pa.string()),
+    "time": (TIME_KEY, pa.int64()),
+}
 _CATALOGUE = {"string": pa.string(), "number": pa.float32(), "time": pa.int64()}
 
 
@@ -68,6 +74,8 @@ class Flow:
             self._catalogue(parsed.events)
         splits = parsed.events | "examples" >> ExamplesBySplit(declaration)
         splits = {name: splits[name] for name in declaration.given_splits}
+        if declaration.user and declaration.item:
+            self._interactions(splits)
         self._transform(pipeline, splits)
 
     def _keep(self, name: str, value: beam.PCollection) -> None:
@@ -81,7 +89,7 @@ class Flow:
         (Path(self.place) / "schema.pbtxt").write_text(text_format.MessageToString(metadata.schema))
         representations = InferTensorRepresentationsFromMixedSchema(metadata.schema)
         config = TensorAdapterConfig(self._raw_arrow_schema(), representations)
-        passed = {LABEL_PREFIX + name for name in self.layout.labels} | {WEIGHT, USER_KEY, ITEM_KEY}
+        passed = {LABEL_PREFIX + name for name in self.layout.labels} | {WEIGHT, *self.layout.keys}
         for split, batches in splits.items():
             statistics = batches | f"{split} statistics" >> beam.CombineGlobally(Statistics())
             self._keep(f"statistics_{split}", statistics)
@@ -137,16 +145,28 @@ class Flow:
         fields += [(LABEL_PREFIX + n, pa.large_list(pa.float32())) for n in self.layout.labels]
         if self.declaration.weight:
             fields.append((WEIGHT, pa.large_list(pa.float32())))
-        if self.declaration.user:
-            fields.append((USER_KEY, pa.large_list(pa.large_binary())))
-        if self.declaration.item:
-            fields.append((ITEM_KEY, pa.large_list(pa.large_binary())))
+        for key in self.layout.keys:
+            kind = pa.int64() if key == TIME_KEY else pa.large_binary()
+            fields.append((key, pa.large_list(kind)))
         return self._ordered(fields)
 
     def _ordered(self, fields: list[tuple[str, pa.DataType]]) -> pa.Schema:
         """The order in which `MakeExamples` writes columns: scalars, then histories."""
         histories = {c.name for c in raw_columns(self.declaration) if c.history}
         return pa.schema(sorted(fields, key=lambda field: field[0] in histories))
+
+    def _interactions(self, splits: dict[str, beam.PCollection]) -> None:
+        """One row per event: its user, item, time and split."""
+        tables = [
+            batches | f"{split} interactions" >> beam.Map(_interaction_rows, split)
+            for split, batches in splits.items()
+        ]
+        keys = self.layout.keys
+        columns = {name: kind for name, (key, kind) in _INTERACTION.items() if key in keys}
+        schema = pa.schema({**columns, "split": pa.string()})
+        prefix = f"{self.place}/interactions/interactions"
+        write = WriteToParquetBatched(prefix, schema, file_name_suffix=".parquet")
+        _ = tables | "interactions" >> beam.Flatten() | "write interactions" >> write
 
     def _catalogue(self, events: beam.PCollection) -> None:
         """One row per item, as its newest event describes it."""
@@ -195,6 +215,15 @@ def _content_hash(example: bytes) -> tuple[int, bytes]:
 def _sum_rejected(values: Any) -> tuple[int, str]:
     counts, examples = zip(*values, strict=True)
     return sum(counts), min(examples)
+
+
+def _interaction_rows(batch: pa.RecordBatch, split: str) -> pa.Table:
+    columns = {
+        name: batch.column(key).flatten().cast(kind)
+        for name, (key, kind) in _INTERACTION.items()
+        if key in batch.schema.names
+    }
+    return pa.table({**columns, "split": pa.repeat(split, batch.num_rows)})
 
 
 def _item_rows(

@@ -10,6 +10,7 @@ import tensorflow_transform as tft
 
 from pipeline.declaration import Declaration, FeatureDeclaration
 from pipeline.description import packed_fields
+from tfrec.crosses import crossed
 
 Tensors = dict[str, Any]
 
@@ -37,8 +38,8 @@ def make_preprocessing_fn(declaration: Declaration) -> Callable[[Tensors], Tenso
                 value = lookups.value(name, history)
                 values[f"{history}_{name}"] = value[:, -declared.length :]
         for cross in declaration.crosses:
-            parts = [_row_ids(values[name]) for name in cross.features]
-            values[cross.name] = 1 + tf.ragged.cross_hashed(parts, cross.buckets)
+            parts = [values[name] for name in cross.features]
+            values[cross.name] = crossed(parts, cross.buckets)
         packed = {
             key: tf.stack([values.pop(name) for name in names], axis=1)
             for key, names in packed_fields(declaration).items()
@@ -162,12 +163,3 @@ def _normalised(feature: FeatureDeclaration, values: tf.Tensor, *figures: Any) -
         values = tf.math.log1p(tf.maximum(values, 0.0))
     values = tf.where(tf.math.is_nan(values), tf.zeros_like(values), values)
     return tf.cast(values, tf.float32)
-
-
-def _row_ids(value: Any) -> tf.RaggedTensor:
-    """All ids of each example, (batch, values), without the missing ones."""
-    if not isinstance(value, tf.RaggedTensor):
-        value = tf.RaggedTensor.from_tensor(value[:, tf.newaxis], row_splits_dtype=tf.int64)
-    while value.ragged_rank > 1:
-        value = value.merge_dims(1, 2)
-    return tf.ragged.boolean_mask(value, value > 0)

@@ -19,10 +19,11 @@ from tensorflow_serving.apis import prediction_log_pb2
 from tests.models.cases import CASES
 from tests.support import randomise
 from tfrec.data import evaluation_batches
-from tfrec.export import _servable, export
+from tfrec.export import export
 from tfrec.features import Column, Features
 from tfrec.models.registry import ENTRIES
 from tfrec.runs import Run, resolve
+from tfrec.servable import servable as make_servable
 from tfrec.serving_inputs import columns_of_examples, request_name, signature_columns
 from tfrec.strict import UserError
 
@@ -109,7 +110,7 @@ def exports(shop: Path, tmp_path_factory: pytest.TempPathFactory) -> Exports:
         randomise(model)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(tf.saved_model, "load", load)
-            servable, own = _servable(run, model, str(shop / "transform" / "transform_fn"))
+            servable, own = make_servable(run, model, base)
         root.servables.append(servable)
         signatures.update({f"{entry.id}.{name}": function for name, function in own.items()})
         if entry.id in WHOLE:

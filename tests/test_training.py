@@ -14,7 +14,7 @@ import yaml
 from click.testing import CliRunner, Result
 from rich.console import Console
 
-from tfrec import evaluate, train
+from tfrec import evaluate, evaluation, train
 from tfrec.data import evaluation_batches, training_batches
 from tfrec.evaluation import Evaluator, baselines
 from tfrec.export import export
@@ -146,6 +146,24 @@ def test_baselines_by_hand(shop: Path) -> None:
     truth = rows["test"][0]
     expected = -np.mean(truth * np.log(served) + (1 - truth) * np.log(1 - served))
     assert found == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_split_is_read_once_where_it_is_small(
+    shop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept: bool
+) -> None:
+    if not kept:
+        monkeypatch.setattr(evaluation, "KEPT_BYTES", 0)
+    copy = shutil.copytree(shop, tmp_path / "shop")
+    evaluator = Evaluator(copy, Features.load(copy).with_labels(["bought"]), "validation")
+    model: Any = Constant()
+    before = evaluator.evaluate(model)
+    shutil.rmtree(copy / "examples")
+    if kept:
+        assert evaluator.evaluate(model) == before
+    else:
+        with pytest.raises(tf.errors.NotFoundError):
+            evaluator.evaluate(model)
 
 
 class Constant:

@@ -180,7 +180,15 @@ class ItemLossConfig(Strict):
 
     @model_validator(mode="after")
     def _known_to_it(self) -> ItemLossConfig:
-        sampled = ("sampled_softmax", "bce", "gbce", "bpr", "bpr_max", "top1", "top1_max")
+        sampled: tuple[str, ...] = (
+            "sampled_softmax",
+            "bce",
+            "gbce",
+            "bpr",
+            "bpr_max",
+            "top1",
+            "top1_max",
+        )
         belongs = dict.fromkeys(("negatives", "exponent", "in_batch", "hard_negatives"), sampled)
         belongs |= {"log_q": ("sampled_softmax",), "t": ("gbce",), "regularisation": ("bpr_max",)}
         _check_belongs(self, "kind", belongs)

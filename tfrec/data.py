@@ -15,6 +15,7 @@ from tfrec.features import (
     IDS,
     ITEM_KEY,
     LABEL_PREFIX,
+    TIME_KEY,
     USER_KEY,
     WEIGHT,
     Feature,
@@ -28,6 +29,12 @@ from tfrec.strict import UserError
 BLOCK_ROWS = 256
 WINDOW_ROWS = 100_000
 FILES_AT_ONCE = 4
+
+_KEY_SPEC = {
+    USER_KEY: tf.io.FixedLenFeature([], tf.string, ""),
+    ITEM_KEY: tf.io.FixedLenFeature([], tf.string, ""),
+    TIME_KEY: tf.io.FixedLenFeature([], tf.int64, 0),
+}
 
 Batch = tuple[dict[str, tf.Tensor], dict[str, tf.Tensor], tf.Tensor]
 
@@ -56,9 +63,9 @@ def training_batches(
     seed: int,
     epochs: range,
     skip: int = 0,
+    positive: str | None = None,
     workers: int = 1,
     worker: Any = 0,
-    positive: str | None = None,
 ) -> tf.data.Dataset:
     """Shuffled batches of the training split, pass after pass.
 
@@ -69,8 +76,8 @@ def training_batches(
         seed: decides the order, with the number of the pass, and nothing else does.
         epochs: numbers of the passes.
         skip: batches that were done before an interruption; they are read, not parsed.
-        workers, worker: keep the batches of one of several workers.
         positive: keep the examples whose label of this name is 1.
+        workers, worker: keep the batches of one of several workers.
 
     Yields:
         (inputs by name, labels by task, weights (batch,)).
@@ -110,37 +117,32 @@ def evaluation_batches(
     """Batches of a split in stored order, one pass.
 
     Yields:
-        (inputs by name, labels by task, weights (batch,), raw keys `user` and `item` (batch,)).
+        (inputs by name, labels by task, weights (batch,), keys (batch,)): the raw `user` and
+        `item`, "" where the data set has none, and the `time` in seconds, 0 where it has none.
     """
     records = tf.data.TFRecordDataset(files(directory, split))
     return _parsed(records.batch(batch_size), features, keys=True)
 
 
 def _parsed(batches: tf.data.Dataset, features: Features, keys: bool) -> tf.data.Dataset:
-    spec = stored_spec(features)
+    spec = stored_spec(features) | (_KEY_SPEC if keys else {})
 
     def parse(examples: tf.Tensor) -> Any:
         values = tf.io.parse_example(examples, spec)
         inputs = pad(features, values)
         _check_ids(features, inputs)
         labels = {label.name: values[LABEL_PREFIX + label.name] for label in features.labels}
-        count = tf.shape(examples)[:1]
-        weights = values[WEIGHT] if features.weighted else tf.ones(count)
+        weights = values[WEIGHT] if features.weighted else tf.ones(tf.shape(examples)[:1])
         if not keys:
             return inputs, labels, weights
-        nobody = tf.fill(count, "")
-        return (
-            inputs,
-            labels,
-            weights,
-            {"user": values.get(USER_KEY, nobody), "item": values.get(ITEM_KEY, nobody)},
-        )
+        of_event = {"user": values[USER_KEY], "item": values[ITEM_KEY], "time": values[TIME_KEY]}
+        return inputs, labels, weights, of_event
 
     return batches.map(parse, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
 
 
 def stored_spec(features: Features) -> dict[str, Any]:
-    """How the stored examples are parsed."""
+    """How the stored examples are parsed, but for their keys."""
     spec: dict[str, Any] = {}
     for key, fields in features.packed.items():
         dtype = tf.int64 if key == IDS else tf.float32
@@ -155,9 +157,6 @@ def stored_spec(features: Features) -> dict[str, Any]:
         spec[LABEL_PREFIX + label.name] = tf.io.FixedLenFeature([], tf.float32)
     if features.weighted:
         spec[WEIGHT] = tf.io.FixedLenFeature([], tf.float32)
-    for key, column in ((USER_KEY, features.user_key), (ITEM_KEY, features.item_key)):
-        if column:
-            spec[key] = tf.io.FixedLenFeature([], tf.string)
     return spec
 
 
@@ -194,6 +193,20 @@ def _dense(value: Any, lengths: list[int | None]) -> tf.Tensor:
     if isinstance(value, tf.RaggedTensor):
         return value.to_tensor(shape=[None, *(length for length in lengths if length)])
     return value
+
+
+def load_transform(directory: str | Path) -> Any:
+    """The transform graph of a data set; its `transform_fn` takes raw columns.
+
+    Raises:
+        UserError: it cannot be loaded.
+    """
+    path = f"{directory}/transform/transform_fn"
+    try:
+        return tf.saved_model.load(path)
+    except Exception as error:  # every kind of damage has one of its own
+        reason = (str(error).splitlines() or ["damaged"])[0]
+        raise UserError(f"{path} cannot be loaded ({reason}); make the data set again") from None
 
 
 def _check_ids(features: Features, inputs: dict[str, tf.Tensor]) -> None:

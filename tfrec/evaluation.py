@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from tfrec.config import TrainConfig
 from tfrec.data import evaluation_batches, readable
 from tfrec.features import Features
 from tfrec.metrics import Array, binary_metrics, regression_metrics
-from tfrec.models.base import Model
+from tfrec.models.base import Model, input_shapes
 from tfrec.models.registry import find
 from tfrec.strict import NotFiniteError, UserError
 from tfrec.validation import Metrics, Signed
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from tfrec.top_k import TopKEvaluator
 
 BATCH_SIZE = 4096
+KEPT_BYTES = 256 * 2**20  # inputs of a split that stay in memory between validations
 # What a better model of a task is judged by, and whether more of it is better: the first that
 # exists, since there is no AUC where all labels are equal.
 MONITORED: dict[str, Signed] = {
@@ -51,6 +53,8 @@ class Split:
 class Evaluator:
     """Measures models of tasks on one split.
 
+    A small split is read and parsed once, and stays in memory.
+
     Args:
         directory: of the data set.
         features: with the tasks to measure.
@@ -70,7 +74,8 @@ class Evaluator:
     ) -> None:
         features.check_same_ids(Features.load(directory), str(directory))
         self.directory, self.features, self.split = directory, features, split
-        self.batches = evaluation_batches(directory, features, split, BATCH_SIZE)
+        batches = evaluation_batches(directory, features, split, BATCH_SIZE)
+        self.batches = batches.cache() if self._bytes() <= KEPT_BYTES else batches
         self.monitored: dict[str, Signed] = {
             label.name: MONITORED[label.task]
             for label in features.labels
@@ -114,6 +119,12 @@ class Evaluator:
             return {}
         inputs = next(iter(self.batches))[0]
         return {name: np.mean(s, axis=0).tolist() for name, s in model.gates(inputs).items()}
+
+    def _bytes(self) -> float:
+        """What the inputs of the whole split take."""
+        shapes = input_shapes(self.features).values()
+        row = sum(dtype.size * math.prod(shape) for dtype, shape in shapes)
+        return row * self.features.counts.get(self.split, math.inf)
 
     def _check_rows(self, truth: _Columns) -> None:
         rows = sum(len(part) for part in truth.others[0])
@@ -233,7 +244,7 @@ def table(rows: dict[str, Metrics]) -> str:
     tasks = list(next(iter(rows.values())))
     for task in tasks:
         metrics = list(next(iter(rows.values()))[task])
-        width = max(len(name) for name in rows)
+        width = max(len(name) for name in (*rows, task))
         lines.append(f"{task:<{width}}  " + "  ".join(f"{m:>11}" for m in metrics))
         for name, by_task in rows.items():
             cells = [by_task[task][metric] for metric in metrics]

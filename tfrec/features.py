@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 from tfrec.strict import UserError, nearest
 
-FORMAT = 2
+FORMAT = 3
 FILE_NAME = "features.json"
 SPLITS = ("train", "validation", "test")
 
@@ -29,6 +29,7 @@ LABEL_PREFIX = "label:"
 WEIGHT = "weight:"
 USER_KEY = "key:user"
 ITEM_KEY = "key:item"
+TIME_KEY = "key:time"
 
 Role = Literal["user", "item", "context"]
 
@@ -52,6 +53,11 @@ class Table:
         """Rows of the table: padding, vocabulary, OOV buckets."""
         return 1 + self.vocabulary + self.oov
 
+    @property
+    def learned(self) -> bool:
+        """Whether ids 1…n stand for known values; hashes and buckets have no OOV buckets."""
+        return self.oov > 0
+
 
 @dataclass(frozen=True)
 class Feature:
@@ -65,6 +71,8 @@ class Feature:
         table: name of its table; None for a number.
         length: most values an example may have; None for exactly one.
         mirrors: in a history, the feature of the candidate item that this one repeats.
+        column: raw input of the transform that it is made of; None for a cross.
+        parts: of a cross, the features that it is made of, those of histories too.
     """
 
     name: str
@@ -73,6 +81,8 @@ class Feature:
     table: str | None = None
     length: int | None = None
     mirrors: str | None = None
+    column: str | None = None
+    parts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -134,7 +144,12 @@ class Features:
         labels: tasks, the main one first.
         columns: raw inputs of the transform.
         weighted: whether examples carry a weight.
-        user_key, item_key: raw columns that identify the user and the item, where there are any.
+        user_key, item_key, time_key: raw columns that identify the user and the item and order
+            the events, where there are any.
+        user_id, item_id: categories with one value, of role user and item, that are made of
+            `user_key` and `item_key`, where there are any.
+        sequences: whether the training split has one example per user: the newest, so that its
+            history and its item are the user's sequence.
         counts: examples per split.
         fingerprint: of everything that ids and numbers mean; data sets with the same one can
             stand in for each other.
@@ -150,6 +165,10 @@ class Features:
     weighted: bool = False
     user_key: str | None = None
     item_key: str | None = None
+    time_key: str | None = None
+    user_id: str | None = None
+    item_id: str | None = None
+    sequences: bool = False
     counts: dict[str, int] = dataclasses.field(default_factory=dict, hash=False)
     fingerprint: str = ""
 
@@ -246,7 +265,7 @@ class Features:
             )
 
         def features(items: Iterable[dict[str, Any]]) -> tuple[Feature, ...]:
-            return tuple(Feature(**item) for item in items)
+            return tuple(Feature(**{**item, "parts": tuple(item["parts"])}) for item in items)
 
         values["features"] = features(values["features"])
         values["crosses"] = features(values["crosses"])

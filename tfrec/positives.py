@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from tfrec.catalogue import Catalogue
+from tfrec.catalogue import load
 from tfrec.config import TrainConfig
 from tfrec.data import evaluation_batches, load_transform, readable
 from tfrec.features import Features
@@ -32,7 +32,7 @@ def learn_items(model: RetrievalModel, config: TrainConfig, features: Features) 
         UserError: none is, or the data set has no catalogue of its items.
     """
     directory = Path(config.data)
-    catalogue = Catalogue.load(directory, features)
+    catalogue = load(directory, features)
     counts, rows = _targets(model, directory, features)
     if not rows:
         label = features.labels[0].name

@@ -6,6 +6,7 @@ import zlib
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -49,7 +50,7 @@ class Ranks:
         discounts = 1 / np.log2(2 + np.arange(max(self.cutoffs)))
         for k in self.cutoffs:
             of_best = hits[:, :k]
-            self._add(f"hr@{k}", of_best.any(axis=1))
+            self._add(f"hr@{k}", np.any(of_best, axis=1))
             self._add(f"recall@{k}", of_best.sum(axis=1) / counts)
             gain = of_best @ discounts[: of_best.shape[1]]
             self._add(f"ndcg@{k}", gain / np.cumsum(discounts)[np.minimum(counts, k) - 1])
@@ -76,7 +77,7 @@ class Ranks:
             self._add(f"ndcg@{k}", mean(np.where(ahead < k, 1 / np.log2(2 + ahead), 0)))
         self.count += len(targets)
 
-    def _add(self, name: str, values: Array) -> None:
+    def _add(self, name: str, values: Any) -> None:
         self.sums[name] += float(np.sum(values))
 
     def means(self) -> dict[str, float | None]:

@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tfrec.catalogue import Catalogue
+from tfrec.catalogue import load
 from tfrec.config import TopKConfig
 from tfrec.data import evaluation_batches, readable
 from tfrec.features import SPLITS, Features
 from tfrec.interactions import interactions
 from tfrec.metrics import Array
-from tfrec.models.base import Inputs
+from tfrec.models.base import Inputs, input_shapes
 from tfrec.models.retrieval.base import RetrievalModel, without
 from tfrec.ranks import Ranks, Sampled
 from tfrec.strict import NotFiniteError, UserError
@@ -59,7 +59,7 @@ class TopKEvaluator:
         features.check_same_ids(Features.load(directory), str(directory))
         self.directory, self.features, self.split, self.config = directory, features, split, config
         self.batches = evaluation_batches(directory, features, split, BATCH_SIZE)
-        self.catalogue = Catalogue.load(directory, features)
+        self.catalogue = load(directory, features)
         self._ids = {key: i + 1 for i, key in enumerate(self.catalogue.keys)}
         self._find_users(config.users if limited else None)
         earlier = SPLITS[: SPLITS.index(split)]
@@ -130,7 +130,7 @@ class TopKEvaluator:
             score = self._ranking(lambda inputs, index: model.scores(model.users(inputs), index))
             self._measure[id(model)] = function = (index, score)
         index = function[0]()
-        return self._metrics(lambda *arguments: function[1](*arguments, index))
+        return self._metrics(lambda inputs, *ids: function[1](inputs, index, *ids))
 
     def gates(self, model: RetrievalModel) -> dict[str, list[float]]:
         """None: these models have no gates."""
@@ -141,12 +141,13 @@ class TopKEvaluator:
         """Metrics of a model, and of recommending what most users took."""
         counts = tf.constant(self.catalogue.counts, tf.float32)
 
-        def popularity(inputs: Inputs, _: Any) -> tf.Tensor:
-            users = tf.shape(inputs[self.features.item_id])[0]
-            return tf.broadcast_to(counts, [users, len(counts)])
+        def popularity(inputs: Inputs, index: tf.Tensor) -> tf.Tensor:
+            users = tf.shape(inputs[str(self.features.item_id)])[0]
+            return tf.broadcast_to(index[:, 0], [users, len(counts)])
 
         ranking = self._ranking(popularity)
-        popular = self._metrics(lambda *arguments: ranking(*arguments, tf.zeros([])))
+        index = counts[:, tf.newaxis]
+        popular = self._metrics(lambda inputs, *ids: ranking(inputs, index, *ids))
         return {name: self.evaluate(model), "popularity": popular}
 
     def about(self) -> str:
@@ -154,11 +155,15 @@ class TopKEvaluator:
         return f"{self.split}, {len(self.users):,} users"
 
     def _ranking(self, scorer: Callable[[Inputs, tf.Tensor], tf.Tensor]) -> Any:
-        """A function of (inputs, excluded ids, target ids, candidate ids, index)."""
+        """A function of inputs, index, ids of targets, and ids to exclude or to stand beside them.
+
+        It gives the best ids (users, K), or all ranks (users, targets), −1 where a score is not
+        finite; and how many items are ahead of the first target, or of each.
+        """
         most = max(self.config.cutoffs)
 
         def all_items(
-            inputs: Inputs, excluded: tf.Tensor, targets: tf.Tensor, _: tf.Tensor, index: tf.Tensor
+            inputs: Inputs, index: tf.Tensor, targets: tf.Tensor, excluded: tf.Tensor
         ) -> tuple[tf.Tensor, tf.Tensor]:
             scores = without(scorer(inputs, index), excluded)
             finite = tf.reduce_all(tf.math.is_finite(scores))
@@ -175,7 +180,7 @@ class TopKEvaluator:
             return tf.where(finite, found, -1), ahead
 
         def candidates(
-            inputs: Inputs, _: tf.Tensor, targets: tf.Tensor, others: tf.Tensor, index: tf.Tensor
+            inputs: Inputs, index: tf.Tensor, targets: tf.Tensor, others: tf.Tensor
         ) -> tuple[tf.Tensor, tf.Tensor]:
             scores = scorer(inputs, index)
             finite = tf.reduce_all(tf.math.is_finite(scores))
@@ -191,15 +196,20 @@ class TopKEvaluator:
             return tf.where(finite, ahead, -1), ahead
 
         chosen = candidates if self.sampled else all_items
-        return tf.function(chosen, reduce_retracing=True)
+        ids = tf.TensorSpec([None, None], tf.int64)
+        inputs = {
+            name: tf.TensorSpec([None, *shape], dtype)
+            for name, (dtype, shape) in input_shapes(self.features).items()
+        }
+        index = tf.TensorSpec([len(self.catalogue.keys), None], tf.float32)
+        return tf.function(chosen, [inputs, index, ids, ids])
 
     def _metrics(self, ranking: Callable[..., Any]) -> Metrics:
         ranks = Ranks(self.config.cutoffs)
         for numbers, inputs in self._chunks():
             targets = [self.targets[n] for n in numbers]
-            others = [self.sampled.candidates(n) for n in numbers] if self.sampled else [_NONE]
-            excluded = [self.seen[n] for n in numbers]
-            found, ahead = ranking(inputs, _padded(excluded), _padded(targets), _padded(others))
+            others = [self.sampled.candidates(n) if self.sampled else self.seen[n] for n in numbers]
+            found, ahead = ranking(inputs, _padded(targets), _padded(others))
             if (found.numpy() < 0).any():
                 raise NotFiniteError(
                     "what the model says of some items is not finite; train with a lower learning "

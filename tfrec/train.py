@@ -180,7 +180,7 @@ def train(
         compared = evaluator(config, features, "validation").compare(config.model.id, model)
         run.add_metrics(validation=compared)
         console.print(f"validation, best at epoch {best.epoch:.2f}", highlight=False)
-        console.print(table(compared), highlight=False)
+        console.print(table(compared), highlight=False, soft_wrap=True)
     if export:
         version = exports.export(run, model)
         console.print(f"exported {version}", highlight=False, soft_wrap=True)

@@ -242,8 +242,8 @@ class Trainer:
                 self.config.seed,
                 range(position.epoch, position.epoch + passes),
                 position.step_in_epoch,
+                self.positive,
                 *workers,
-                positive=self.positive,
             )
 
         if self.coordinator is None:

@@ -73,8 +73,8 @@ def test_report(data_set):
 def test_nothing_else_is_left(data_set):
     names = {path.name for path in data_set.directory.iterdir()}
     assert names == {
-        "declaration.json", "examples", "features.json", "items", "report.json", "sample.tfrecord",
-        "schema.pbtxt", "statistics", "transform", "vocabulary",
+        "declaration.json", "examples", "features.json", "interactions", "items", "report.json",
+        "sample.tfrecord", "schema.pbtxt", "statistics", "transform", "vocabulary",
     }  # fmt: skip
     assert {path.name for path in data_set.directory.parent.iterdir()} == {"events.csv", "out"}
     names = {path.name for path in (data_set.directory / "examples").iterdir()}
@@ -207,6 +207,7 @@ def test_labels_weights_and_keys(data_set):
             assert like == (event["rating"] >= 4)
         assert example["label:dwell"][0] == pytest.approx(event["dwell"])
         assert example["weight:"][0] == event["weight"]
+        assert example["key:time"][0] == event["time"]
     assert missing > 10
 
 
@@ -276,7 +277,9 @@ def test_crosses(data_set):
 def test_features(data_set):
     features = data_set.features
     assert features.counts == {"train": 216, "validation": 24, "test": 48}
-    assert (features.user_key, features.item_key, features.weighted) == ("user", "item", True)
+    assert (features.user_key, features.item_key, features.time_key) == ("user", "item", "time")
+    assert (features.user_id, features.item_id) == ("user", "item")
+    assert (features.weighted, features.sequences) == (True, False)
     assert [(label.name, label.task) for label in features.labels] == [
         ("like", "binary"), ("dwell", "regression")
     ]  # fmt: skip
@@ -297,7 +300,11 @@ def test_features(data_set):
     assert lengths == {
         "genres": 3, "genre": 1, "user_x_genres": 3, "age_x_device": 1, "liked_item_x_item": 3
     }  # fmt: skip
+    made_of = {f.name: f.column for f in (*features.features, *features.crosses)}
+    assert made_of["price_log"] == made_of["price"] == "price"
+    assert (made_of["when"], made_of["user_x_genres"]) == ("time", None)
     liked, seen = features.histories
+    assert [f.column for f in liked.features] == ["liked_item", "liked_genres", "liked_price"]
     assert (liked.name, liked.length, seen.name, seen.length) == ("liked", 3, "seen", 5)
     assert [(f.name, f.kind, f.table, f.length, f.mirrors) for f in liked.features] == [
         ("liked_item", "category", "item", None, "item"),

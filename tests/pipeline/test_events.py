@@ -266,6 +266,15 @@ def test_an_event_needs_its_user_item_and_weight():
     }
 
 
+def test_keys_are_what_the_transform_reads():
+    """Without the space around them, so that equal ids are equal keys."""
+    declaration = shop.tiny("nowhere", user="user", item="item")
+    events, _ = parse(
+        declaration, {"user": [" u", "u\t"], "item": ["a b ", "\na b"], "rating": [5] * 2}
+    )
+    assert (events["user"], events["item"]) == (["u", "u"], ["a b", "a b"])
+
+
 def test_a_row_is_rejected_once():
     declaration = shop.tiny("nowhere", features={"price": NUMBER}, user="user")
     columns = {"price": ["x", "x", "1"], "user": ["", "u", ""], "rating": ["y", "1", "1"]}

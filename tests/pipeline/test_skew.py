@@ -59,6 +59,15 @@ def test_serving_computes_what_was_stored(how: str, data_set, transform: Any, st
             np.testing.assert_array_equal(served[key][name], value, err_msg=f"{key} {name}")
 
 
+def test_keys_of_the_stored_examples(data_set):
+    ((_, _, _, keys),) = list(
+        evaluation_batches(data_set.directory, data_set.features, "test", batch_size=1_000)
+    )
+    users, items, times = (keys[name].numpy().tolist() for name in ("user", "item", "time"))
+    found = {(u.decode(), i.decode()): t for u, i, t in zip(users, items, times, strict=True)}
+    assert found == {key: event["time"] for key, event in data_set.events["test"].items()}
+
+
 def test_a_longer_history_is_cut_to_its_newest(data_set, transform: Any):
     features = data_set.features
     raw = from_examples(features, tf.constant(sample(data_set)))

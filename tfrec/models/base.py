@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import tensorflow as tf
 import tf_keras as keras
 
-from tfrec.config import LossConfig, TaskWeightsConfig
+from tfrec.config import ItemLossConfig, LossConfig, TaskWeightsConfig
 from tfrec.features import Features, Label
 from tfrec.losses import global_mean, task_loss
 from tfrec.optimizers import clipped
@@ -126,7 +126,7 @@ class Model(keras.Model, metaclass=_Complete):
     def compile(
         self,
         optimizer: Any,
-        loss_config: LossConfig | None = None,
+        loss_config: LossConfig | ItemLossConfig | None = None,
         clip_norm: float | None = None,
         embedding_l2: float = 0.0,
         jit: bool = False,
@@ -137,7 +137,7 @@ class Model(keras.Model, metaclass=_Complete):
         Args:
             optimizer: of all variables; `tfrec.optimizers.composite` makes one. Under
                 mixed_float16 it is wrapped, so that the loss is scaled.
-            loss_config: of binary tasks.
+            loss_config: of binary tasks, or of models that score all items.
             clip_norm: largest global norm of a step's gradients.
             embedding_l2: λ of λ/2 Σ w² over whole embedding tables, added to the loss.
             jit: computes losses and gradients by XLA. The optimizers' steps are not: it has no
@@ -147,7 +147,7 @@ class Model(keras.Model, metaclass=_Complete):
         if keras.mixed_precision.global_policy().name == "mixed_float16":
             optimizer = keras.mixed_precision.LossScaleOptimizer(optimizer)
         super().compile(optimizer=optimizer, **kwargs)
-        self.loss_config = loss_config
+        self.loss_config: Any = loss_config
         self.clip_norm, self.embedding_l2 = clip_norm, embedding_l2
         self._losses_and_gradients = (
             tf.function(self._gradients, jit_compile=True) if jit else self._gradients

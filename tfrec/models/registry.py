@@ -113,6 +113,7 @@ ENTRIES = (
     Entry("dien", "history.dien:DIEN", "history", "Zhou et al. 2019, Deep Interest Evolution Network for Click-Through Rate Prediction", ("history", "item")),
     Entry("bst", "history.bst:BST", "history", "Chen et al. 2019, Behavior Sequence Transformer for E-commerce Recommendation in Alibaba", ("history", "item")),
     Entry("transformer_joint", "history.transformer_joint:TransformerJoint", "history", "Vaswani et al. 2017, Attention Is All You Need", ("history", "item")),
+    Entry("mf", "retrieval.mf:MF", "retrieval", "Koren, Bell & Volinsky 2009, Matrix Factorization Techniques for Recommender Systems", ("user", "item")),
     Entry("shared_bottom", "multitask.shared_bottom:SharedBottom", "multitask", "Caruana 1997, Multitask Learning", ("labels",)),
     Entry("moe", "multitask.moe:MoE", "multitask", "Ma et al. 2018, Modeling Task Relationships in Multi-task Learning with Multi-gate Mixture-of-Experts (one gate)", ("labels",)),
     Entry("mmoe", "multitask.mmoe:MMoE", "multitask", "Ma et al. 2018, Modeling Task Relationships in Multi-task Learning with Multi-gate Mixture-of-Experts", ("labels",)),

@@ -48,8 +48,10 @@ class RetrievalModel(Model):
             raise ValueError(f"learns from one label, the features have {names}")
         super().__init__(features)
         self.item_id = features.feature(features.item_id)
-        size = features.table(self.item_id.table).vocabulary
-        self.catalogue = Items(self.item_id, size, fields)
+        table = features.table(self.item_id.table)
+        if not table.learned:
+            raise ValueError(f"needs a vocabulary of the items: {self.item_id.name!r} is hashed")
+        self.catalogue = Items(self.item_id, table.vocabulary, fields)
         self.loss_config: Any = ItemLossConfig()
 
     @property
@@ -80,9 +82,14 @@ class RetrievalModel(Model):
             return tf.matmul(users, items, transpose_b=True)
         return tf.einsum("uw,unw->un", users, items)
 
+    @property
+    def dot_product(self) -> bool:
+        """Whether a score is the product of two vectors, so that any index can find the best."""
+        return type(self).scores is RetrievalModel.scores
+
     def index(self) -> tf.Tensor:
-        """(items, width) vectors of all items, in the order of their ids 1, 2, …"""
-        return self.items(self.catalogue(self.all_ids), training=False)
+        """(items, width) float32 vectors of all items, in the order of their ids 1, 2, …"""
+        return tf.cast(self.items(self.catalogue(self.all_ids), training=False), tf.float32)
 
     def call(self, inputs: Inputs, training: bool | None = None) -> dict[str, tf.Tensor]:
         """Scores of the examples' own items."""

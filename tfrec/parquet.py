@@ -1,0 +1,41 @@
+"""Parquet files of a data set directory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tfrec.strict import UserError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+def tables(directory: str | Path, name: str, columns: list[str]) -> Iterator[pa.Table]:
+    """Tables of `<directory>/<name>/`, a file at a time.
+
+    Args:
+        directory: of the data set.
+        name: `items` or `interactions`.
+        columns: to read.
+
+    Raises:
+        UserError: there are no such files, or one cannot be read.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet
+
+    paths = sorted((Path(directory) / name).glob("*.parquet"))
+    if not paths:
+        raise UserError(
+            f"data set {directory} has no {name}; declare `user` and `item` and make it again"
+        )
+    for path in paths:
+        try:
+            with pa.parquet.ParquetFile(path) as file:
+                table = file.read(columns)
+        except (pa.ArrowException, OSError) as error:
+            reason = str(error).splitlines()[0]
+            raise UserError(f"{path} cannot be read ({reason}); make the data set again") from None
+        yield table

@@ -1,0 +1,124 @@
+"""The functions of an export, as graphs over raw columns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import tensorflow as tf
+from tensorflow_serving.apis import prediction_log_pb2
+
+from tfrec import catalogue
+from tfrec.data import load_transform, pad
+from tfrec.models.base import Model
+from tfrec.models.retrieval.base import RetrievalModel
+from tfrec.recommending import Retriever, recommend_request, recommending
+from tfrec.serving_inputs import (
+    columns_of_examples,
+    from_columns,
+    from_examples,
+    signature_columns,
+)
+
+if TYPE_CHECKING:
+    from tfrec.runs import Run
+
+WARM_UP_BATCHES = (1, 8, 64)
+
+
+class Servable(tf.Module):
+    """What a SavedModel needs: the transform, and the weights.
+
+    Not the Keras object: serving needs no Keras.
+
+    Args:
+        transform: of the data set, loaded.
+        model: with its weights.
+    """
+
+    def __init__(self, transform: Any, model: Model) -> None:
+        super().__init__()
+        self.transform = transform
+        self.weights = model.variables
+
+
+def servable(run: Run, model: Model, place: Path) -> tuple[Servable, dict[str, Any]]:
+    """What `tf.saved_model.save` takes: an object, and its signatures.
+
+    Args:
+        run: of the model.
+        model: with the weights to serve.
+        place: a directory for files that saving copies.
+    """
+    features, data = run.features, Path(run.config.data)
+    root = Servable(load_transform(data), model)
+
+    def inputs_of(raw: dict[str, Any]) -> dict[str, tf.Tensor]:
+        return pad(features, root.transform.transform_fn(raw))
+
+    def scores(raw: dict[str, Any]) -> dict[str, tf.Tensor]:
+        return model.served(model(inputs_of(raw), training=False))
+
+    @tf.function(autograph=False)
+    def serving_default(examples: tf.Tensor) -> dict[str, tf.Tensor]:
+        return scores(from_examples(features, examples))
+
+    @tf.function(autograph=False)
+    def predict(**columns: tf.Tensor) -> dict[str, tf.Tensor]:
+        return scores(from_columns(features, columns))
+
+    @tf.function(autograph=False)
+    def explain(**columns: tf.Tensor) -> dict[str, tf.Tensor]:
+        return model.explain(inputs_of(from_columns(features, columns)))
+
+    signatures = {
+        "serving_default": serving_default.get_concrete_function(
+            examples=tf.TensorSpec([None], tf.string, "examples")
+        ),
+        "predict": predict.get_concrete_function(**signature_columns(features)),
+    }
+    if type(model).explain is not Model.explain:
+        signatures["explain"] = explain.get_concrete_function(**signature_columns(features))
+    if isinstance(model, RetrievalModel):
+        items = catalogue.load(data, features)
+        root.retriever = Retriever(features, model, root.transform, items, place)
+        signatures |= recommending(root.retriever, model)
+    return root, signatures
+
+
+def warm_up(run: Run, signatures: Iterable[str]) -> Iterator[bytes]:
+    """Serialized PredictionLogs: requests that a server answers while it loads the model.
+
+    Args:
+        run: whose data set has samples of raw examples.
+        signatures: that requests go to.
+    """
+    for size in WARM_UP_BATCHES:
+        examples = samples(run, size)
+        named = columns_of_examples(run.features, examples)
+        requests: dict[str, dict[str, Any]] = {
+            "serving_default": {"examples": examples},
+            "predict": named,
+            "recommend": recommend_request(run.features, named),
+        }
+        for signature in [s for s in requests if s in signatures]:
+            yield prediction_log(run.config.model.id, signature, requests[signature])
+
+
+def samples(run: Run, size: int) -> list[bytes]:
+    """So many serialized tf.Examples of raw columns, of the run's data set."""
+    path = Path(run.config.data) / "sample.tfrecord"
+    examples = [record.numpy() for record in tf.data.TFRecordDataset(str(path))]
+    return (examples * size)[:size]
+
+
+def prediction_log(name: str, signature: str, inputs: dict[str, Any]) -> bytes:
+    """A request of a model's signature, as warm-up files hold it."""
+    log = prediction_log_pb2.PredictionLog()
+    request = log.predict_log.request
+    request.model_spec.name = name
+    request.model_spec.signature_name = signature
+    for key, values in inputs.items():
+        request.inputs[key].CopyFrom(tf.make_tensor_proto(values))
+    return log.SerializeToString()

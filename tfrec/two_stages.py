@@ -1,0 +1,109 @@
+"""Retrieval, then ranking, in one graph."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
+
+from tfrec import catalogue
+from tfrec.crosses import crossed
+from tfrec.data import load_transform
+from tfrec.recommending import (
+    OPTIONS,
+    Retriever,
+    first,
+    partial_inputs,
+    recommend_request,
+    split_options,
+    user_specs,
+)
+from tfrec.runs import Run
+from tfrec.servable import WARM_UP_BATCHES, prediction_log, samples
+from tfrec.serving_inputs import columns_of_examples
+from tfrec.strict import UserError
+
+
+class TwoStages(tf.Module):
+    """What `recommend` needs: both models, and what the second one reads of every item.
+
+    Args:
+        retrieval: run of a model that scores all items.
+        ranking: run of a model that scores one example.
+        candidates: how many items the first stage hands to the second.
+        place: a directory for files that saving copies.
+
+    Raises:
+        UserError: the runs call the same column by different types.
+    """
+
+    def __init__(self, retrieval: Run, ranking: Run, candidates: int, place: Path) -> None:
+        super().__init__()
+        data = Path(retrieval.config.data)
+        items = catalogue.load(data, retrieval.features)
+        model: Any = retrieval.best_model()
+        self.retriever = Retriever(retrieval.features, model, load_transform(data), items, place)
+        self._runs = retrieval, ranking
+        self._candidates = min(candidates, len(items.keys))
+        self._ranking, self._model = ranking.features, ranking.best_model()
+        self.transform = load_transform(ranking.config.data)
+        self.weights = self._model.variables
+        raw = catalogue.raw_columns(ranking.config.data, ranking.features, items.keys)
+        described = catalogue.Catalogue(ranking.features, items.keys, items.counts, raw)
+        self.items = {
+            name: tf.Variable(values, trainable=False, name=f"items_{name}")
+            for name, values in described.inputs(self.transform).items()
+        }
+        self.specs = [user_specs(features) for features in (retrieval.features, ranking.features)]
+        for name in self.specs[0].keys() & self.specs[1].keys():
+            one, two = (specs[name].dtype.name for specs in self.specs)
+            if one != two:
+                raise UserError(f"column {name!r} is {one} in one run and {two} in the other")
+        specs = {**self.specs[0], **self.specs[1], **OPTIONS}
+        self.recommend = tf.function(self._recommend, autograph=False).get_concrete_function(
+            **specs
+        )
+
+    def _recommend(self, **inputs: tf.Tensor) -> dict[str, tf.Tensor]:
+        columns, options = split_options(inputs)
+        of_first, of_second = ({name: columns[name] for name in specs} for specs in self.specs)
+        found, retrieved = self.retriever.best(of_first, options, tf.constant(self._candidates))
+        ranked = tf.where(found > 0, self._ranked(of_second, found), tf.float32.min)
+        k = tf.minimum(tf.reduce_max(options["k"]), self._candidates)
+        best, places = tf.math.top_k(ranked, k)
+        ids = tf.gather(found, places, batch_dims=1)
+        values = {
+            "items": self.retriever.names(ids),
+            "scores": tf.where(ids > 0, best, 0.0),
+            "retrieval_scores": tf.gather(retrieved, places, batch_dims=1),
+        }
+        return first(options["k"], values)
+
+    def warm_up(self, name: str) -> Iterator[bytes]:
+        """Serialized PredictionLogs for a model of that name."""
+        for size in WARM_UP_BATCHES:
+            request: dict[str, Any] = {}
+            for run in self._runs:
+                columns = columns_of_examples(run.features, samples(run, size))
+                request |= recommend_request(run.features, columns)
+            yield prediction_log(name, "recommend", request)
+
+    def _ranked(self, columns: dict[str, tf.Tensor], ids: tf.Tensor) -> tf.Tensor:
+        """(batch, candidates) scores of the second stage.
+
+        A user goes through the transform once, and the items went through it when the model was
+        made: only their crosses are left to each pair.
+        """
+        shape = tf.shape(ids)
+        places = tf.maximum(tf.reshape(ids, [-1]) - 1, 0)
+        of_user = partial_inputs(self._ranking, self.transform, columns)
+        inputs = {name: tf.repeat(value, shape[1], axis=0) for name, value in of_user.items()}
+        inputs |= {name: tf.gather(values, places) for name, values in self.items.items()}
+        for cross in self._ranking.crosses:
+            parts = [inputs[name] for name in cross.parts]
+            found = crossed(parts, self._ranking.table(cross.table).vocabulary)
+            inputs[cross.name] = found.to_tensor(shape=[None, cross.length])
+        served = self._model.served(self._model(inputs, training=False))
+        return tf.reshape(next(iter(served.values())), shape)
