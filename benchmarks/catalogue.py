@@ -2,32 +2,37 @@
 
     python benchmarks/catalogue.py --data data/movielens
 
-Figures are of the test split; settings are never chosen by it. A table stands between two marks
-in docs/results.md, one pair per data set, and is replaced as a whole. The runs stay in
-runs/catalogue: a command that was ended goes on.
+Figures are of the test split; settings are never chosen by it. Each data set has a table of its
+own. The runs stay in runs/catalogue: a command that was ended goes on.
 """
 
 from __future__ import annotations
 
 import json
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import click
 import numpy as np
+import tf_keras as keras
+from tables import write
 
+from tfrec import evaluate
+from tfrec.config import from_assignments, merge
 from tfrec.features import Features
 from tfrec.models.registry import ENTRIES
+from tfrec.train import train
 
-RESULTS = Path(__file__).parents[1] / "docs" / "results.md"
 RUNS = Path("runs/catalogue")
 METRICS = ("auc", "gauc", "log_loss")
+HEADER = ("model", "AUC", "GAUC", "log loss", "parameters", "best epoch")
 # All models of one task by their defaults; crosses are of the linear models alone, so lr without
 # them too.
-ROWS = (*(entry.id for entry in ENTRIES if "labels" not in entry.needs), "lr model.crosses=false")
+ROWS = (
+    *(entry.id for entry in ENTRIES if entry.family in ("ranking", "history")),
+    "lr model.crosses=false",
+)
 
 
 @click.command()
@@ -43,64 +48,39 @@ ROWS = (*(entry.id for entry in ENTRIES if "labels" not in entry.needs), "lr mod
 def main(data: str, models: tuple[str, ...], seeds: int) -> None:
     """Measure the catalogue on a data set."""
     features = Features.load(data)
-    rows: list[dict[str, Any]] = []
+    rows: list[list[str]] = []
     for model in models or ROWS:
         runs = [_measure(data, features.name, model, seed) for seed in range(seeds)]
-        rows.append({"model": model, **_summary(runs)})
-        click.echo(rows[-1])
-    baselines = runs[-1]["test"]
+        rows.append([f"`{model}`", *_summary(runs)])
+        click.echo(" | ".join(rows[-1]))
     label = features.labels[0].name
-    for name in [n for n in baselines if n not in ROWS]:
-        rows.append({"model": name, **{m: (baselines[name][label][m], 0.0) for m in METRICS}})
+    for name in ("global mean", "item mean"):
+        found = runs[-1]["test"][name][label]
+        rows.append([name, *(f"{found[metric]:.4f}" for metric in METRICS), "", ""])
     command = f"python benchmarks/catalogue.py --data {data}"
     command += "".join(f" --model {shlex.quote(model)}" for model in models)
-    _write(features.name, command, rows)
+    write(f"catalogue {features.name}", command, HEADER, rows)
 
 
 def _measure(data: str, name: str, model: str, seed: int) -> dict[str, Any]:
     run = RUNS / name / f"{model.replace(' ', '-')}-{seed}"
     id_, *settings = model.split()
-    train = ["tfrec.train", "--data", data, "--model", id_, "--seed", str(seed)]
-    train += ["--output", str(run), "--no-export"]
-    train += [part for setting in settings for part in ("--set", setting)]
-    for command in (train, ["tfrec.evaluate", "--run", str(run)]):
-        done = subprocess.run([sys.executable, "-m", *command], capture_output=True, text=True)
-        if done.returncode:
-            raise click.ClickException(f"{model}: {done.stderr.strip().splitlines()[-1]}")
-    return json.loads((run / "metrics.json").read_text())
+    named = {"data": data, "model": {"id": id_}, "seed": seed}
+    metrics = train(merge(named, from_assignments(settings)), run, export=False)
+    if "test" not in metrics:
+        evaluate.main(["--run", str(run)], standalone_mode=False)
+        metrics = json.loads((run / "metrics.json").read_text())
+    keras.backend.clear_session()
+    return metrics
 
 
-def _summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
+def _summary(runs: list[dict[str, Any]]) -> list[str]:
+    """Cells: metrics as mean ± standard deviation, parameters, and the mean of the best epochs."""
     tests = [next(iter(next(iter(run["test"].values())).values())) for run in runs]
-    result: dict[str, Any] = {
-        name: (float(np.mean([t[name] for t in tests])), float(np.std([t[name] for t in tests])))
-        for name in METRICS
-        if all(t.get(name) is not None for t in tests)
-    }
-    for name in ("parameters", "examples_per_second", "seconds"):
-        result[name] = float(np.mean([run[name] for run in runs]))
-    return result
-
-
-def _write(name: str, command: str, rows: list[dict[str, Any]]) -> None:
-    lines = ["| model | AUC | GAUC | log loss | parameters | examples/s | seconds |"]
-    lines.append("| --- | --- | --- | --- | --- | --- | --- |")
-    for row in rows:
-        cells = [f"`{row['model']}`" if "parameters" in row else row["model"]]
-        for metric in METRICS:
-            mean, spread = row[metric]
-            cells.append(f"{mean:.4f} ± {spread:.4f}" if "parameters" in row else f"{mean:.4f}")
-        for figure in ("parameters", "examples_per_second", "seconds"):
-            cells.append(f"{row[figure]:,.0f}" if figure in row else "")
-        lines.append(f"| {' | '.join(cells)} |")
-    table = f"```\n{command}\n```\n\n" + "\n".join(lines)
-    begin, end = f"<!-- catalogue {name} -->", f"<!-- end catalogue {name} -->"
-    text = RESULTS.read_text()
-    if begin not in text:
-        raise click.ClickException(f"{RESULTS} has no place for {name}: add the line {begin}")
-    before, _, rest = text.partition(begin)
-    after = rest.partition(end)[2]
-    RESULTS.write_text(f"{before}{begin}\n{table}\n{end}{after}")
+    of_metrics = [[test[metric] for test in tests] for metric in METRICS]
+    cells = [f"{np.mean(values):.4f} ± {np.std(values):.4f}" for values in of_metrics]
+    epochs = np.mean([run["best"]["epoch"] for run in runs])
+    return [*cells, f"{runs[0]['parameters']:,}", f"{epochs:.1f}"]
 
 
 if __name__ == "__main__":

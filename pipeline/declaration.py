@@ -13,6 +13,8 @@ from tfrec.strict import Strict, UserError, nearest
 
 Paths = str | list[str]
 
+TRAIN_EVENTS = "train_events"
+
 
 class Source(Strict):
     """Where the events are.
@@ -133,6 +135,9 @@ class LabelDeclaration(Strict):
 class HistoryDeclaration(Strict):
     """Past events of the same user, strictly before the event in time.
 
+    Where the data set has no time: training events of the same user with other items, in an order
+    by hash.
+
     Attributes:
         length: most events kept; the newest stay.
         features: declared features that are kept of each event, the item's id first.
@@ -202,7 +207,9 @@ class Declaration(Strict):
         source: where the events are.
         user, item, time: raw columns that identify the user and the item, and order the events
             (seconds since 1970 as an integer, or ISO 8601).
-        features, labels, histories: by name.
+        examples: of the training split: `events`, one each, or `sequences`, one per user, the
+            newest with its history. Everything is learned from all training events all the same.
+        features, labels, histories: by name. Without a label, all events are positive ones.
         weight: raw column with a weight per example.
         crosses: for linear parts.
         split: of one source.
@@ -216,8 +223,9 @@ class Declaration(Strict):
     user: str | None = None
     item: str | None = None
     time: str | None = None
+    examples: Literal["events", "sequences"] = "events"
     features: Annotated[dict[str, FeatureDeclaration], Field(min_length=1)]
-    labels: Annotated[dict[str, LabelDeclaration], Field(min_length=1)]
+    labels: dict[str, LabelDeclaration] = {}
     histories: dict[str, HistoryDeclaration] = {}
     weight: str | None = None
     crosses: list[CrossDeclaration] = []
@@ -261,6 +269,7 @@ class Declaration(Strict):
         try:
             self._check_split()
             self._check_histories()
+            self._check_examples()
             self._check_tables()
             self._check_names()
             self._check_columns()
@@ -288,8 +297,8 @@ class Declaration(Strict):
     def _check_histories(self) -> None:
         for name, history in self.histories.items():
             path = f"histories.{name}"
-            if not self.user or not self.time:
-                raise UserError(f"{path}: a history needs 'user' and 'time': their columns")
+            if not self.user:
+                raise UserError(f"{path}: a history needs 'user': its column")
             for feature in history.features:
                 if feature not in self.features:
                     raise UserError(
@@ -317,6 +326,15 @@ class Declaration(Strict):
                 )
             if history.where and self.labels[history.where].task != "binary":
                 raise UserError(f"{path}.where: label {history.where!r} is not binary")
+
+    def _check_examples(self) -> None:
+        if self.examples == "events":
+            return
+        for key in ("user", "item", "time"):
+            if getattr(self, key) is None:
+                raise UserError(f"examples: sequences need {key!r}: its column")
+        if not self.histories:
+            raise UserError("examples: sequences need a history, of the events before the newest")
 
     def _check_tables(self) -> None:
         sharing: dict[str, tuple[str, FeatureDeclaration]] = {}
@@ -394,6 +412,16 @@ class Declaration(Strict):
             return ("train", "validation", "test")
         shares = zip(("train", "validation", "test"), self.split.fractions, strict=True)
         return tuple(split for split, share in shares if share > 0)
+
+    @property
+    def learned_from(self) -> str:
+        """Which of `outputs` vocabularies, normalisation and statistics are learned from."""
+        return TRAIN_EVENTS if self.examples == "sequences" else "train"
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """The splits' examples, and beside sequences all training events, without histories."""
+        return tuple(dict.fromkeys((*self.given_splits, self.learned_from)))
 
 
 def read(path: str) -> Declaration:

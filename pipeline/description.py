@@ -125,6 +125,7 @@ def describe(
         time_key=declaration.time,
         user_id=id_of("user", declaration.user),
         item_id=id_of("item", declaration.item),
+        sequences=declaration.examples == "sequences",
         counts={split: counts[split] for split in SPLITS if split in counts},
     )
 

@@ -7,6 +7,9 @@ import math
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from operator import itemgetter
 from typing import Any
 
 import apache_beam as beam
@@ -14,7 +17,7 @@ import pyarrow as pa
 from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils.windowed_value import WindowedValue
 
-from pipeline.declaration import Declaration, SplitDeclaration
+from pipeline.declaration import TRAIN_EVENTS, Declaration, SplitDeclaration
 from pipeline.events import Layout
 from pipeline.progress import advance
 from tfrec.features import LABEL_PREFIX, SPLITS, WEIGHT
@@ -22,13 +25,14 @@ from tfrec.features import LABEL_PREFIX, SPLITS, WEIGHT
 ROWS_PER_BATCH = 1_000
 
 Event = tuple[Any, ...]  # (given split, *columns of the parsed batch)
+Example = tuple[Event, list[list[Event]]]  # an event and its histories
 
 
 class ExamplesBySplit(beam.PTransform):
     """Makes raw examples of parsed events.
 
-    The result is a dict split → PCollection of record batches with one list per row: the
-    transform's inputs, `<history>_<column>` oldest first, labels, weight and keys.
+    The result is a dict of PCollections, by `Declaration.outputs`, of record batches with one list
+    per row: the transform's inputs, labels, weight and keys, and `<history>_<column>` in order.
 
     Args:
         declaration: of the data set.
@@ -63,9 +67,9 @@ class ExamplesBySplit(beam.PTransform):
         else:
             groups = batches | "each batch" >> beam.Map(lambda batch: list(_rows(batch)))
         examples = groups | "examples" >> beam.ParDo(MakeExamples(declaration), cuts).with_outputs(
-            *SPLITS
+            *declaration.outputs
         )
-        return {name: examples[name] for name in SPLITS}
+        return {name: examples[name] for name in declaration.outputs}
 
 
 def _rows(element: tuple[str | None, pa.RecordBatch]) -> Iterator[Event]:
@@ -80,13 +84,46 @@ def _cut_times(quantiles: list[int], cuts: tuple[float, float]) -> tuple[int, ..
     return tuple(quantiles[math.ceil(cut * last - 1e-9)] for cut in cuts if quantiles)
 
 
+@dataclass(frozen=True)
+class _History:
+    """A declared history, by positions in an event.
+
+    Attributes:
+        length: most events it keeps.
+        where: label that must be 1, if there is one.
+        time: of an event, if it has one.
+        parts: (name, position, type) of what it keeps of an event, the item first.
+    """
+
+    length: int
+    where: int | None
+    time: int | None
+    parts: list[tuple[str, int, pa.DataType]]
+
+    def item(self, event: Event) -> str:
+        return event[self.parts[0][1]].strip()
+
+    def holds(self, event: Event) -> bool:
+        """Whether it is of the declared kind, and has an item: an id of 0 is padding."""
+        return bool(self.item(event)) and (self.where is None or event[self.where] == 1)
+
+    def of(self, event: Event, held: list[Event]) -> list[Event]:
+        """What `event` sees of the events that are held, which are in order."""
+        if self.time is not None:
+            before = bisect.bisect_left(held, event[self.time], key=itemgetter(self.time))
+            return held[max(before - self.length, 0) : before]
+        own = self.item(event)
+        return list(islice((other for other in held if self.item(other) != own), self.length))
+
+
 class MakeExamples(beam.DoFn):
-    """Sorts the events of one group in time, splits them and adds their histories.
+    """Sorts the events of one group, splits them and adds their histories.
 
     An event's history holds events strictly before it in time, so that events of the same
     second do not see one another. Equal times are ordered by content: the result does not
-    depend on the order of the source. A history leaves out events without an item, since an
-    item's id of 0 is padding.
+    depend on the order of the source. Without times, a history holds training events in an order
+    by hash, but for those of the event's own item: neither the event itself nor one of another
+    split can be in it.
     """
 
     def __init__(self, declaration: Declaration) -> None:
@@ -111,7 +148,7 @@ class MakeExamples(beam.DoFn):
             columns = dict.fromkeys(declaration.column(feature) for feature in history.features)
             where = at(LABEL_PREFIX + history.where) if history.where else None
             parts = [(f"{name}_{c}", at(c), _TYPES[layout.types[c]]) for c in columns]
-            self.histories.append((history.length, where, parts))
+            self.histories.append(_History(history.length, where, self.time, parts))
 
     def _split_column(self, names: list[str | None]) -> int | None:
         split, user = self.declaration.split, self.declaration.user
@@ -121,25 +158,24 @@ class MakeExamples(beam.DoFn):
         return names.index(by) if by else None
 
     def start_bundle(self) -> None:
-        self.buffers: dict[str, list[tuple[Event, list[list[Event]]]]] = {s: [] for s in SPLITS}
+        self.buffers: dict[str, list[Example]] = {name: [] for name in self.declaration.outputs}
 
     def process(self, events: Iterable[Event], cuts: tuple[int, ...] | None) -> Iterator[Any]:
         rows = list(events)
         if self.time is not None:
             time = self.time
             rows.sort(key=lambda row: (row[time], repr(row)))
-        splits = self._splits(rows, cuts)
-        for split, example in zip(splits, self._with_histories(rows), strict=True):
-            buffer = self.buffers[split]
+        for output, example in self._examples(rows, self._splits(rows, cuts)):
+            buffer = self.buffers[output]
             buffer.append(example)
             if len(buffer) >= ROWS_PER_BATCH:
-                yield beam.pvalue.TaggedOutput(split, self._batch(split))
+                yield beam.pvalue.TaggedOutput(output, self._batch(output))
 
     def finish_bundle(self) -> Iterator[Any]:
-        for split, buffer in self.buffers.items():
+        for output, buffer in self.buffers.items():
             if buffer:
-                value = WindowedValue(self._batch(split), 0, [GlobalWindow()])
-                yield beam.pvalue.TaggedOutput(split, value)
+                value = WindowedValue(self._batch(output), 0, [GlobalWindow()])
+                yield beam.pvalue.TaggedOutput(output, value)
 
     def _splits(self, rows: list[Event], cuts: tuple[int, ...] | None) -> list[str]:
         split = self.declaration.split
@@ -167,25 +203,33 @@ class MakeExamples(beam.DoFn):
             splits.append(_random_split(split, f"{copies[key]}:{key}"))
         return splits
 
-    def _with_histories(self, rows: list[Event]) -> Iterator[tuple[Event, list[list[Event]]]]:
-        if not self.histories:
-            yield from ((row, []) for row in rows)
-            return
-        assert self.time is not None
-        past: list[list[Event]] = [[] for _ in self.histories]
-        seen = 0
-        for row in rows:
-            while rows[seen][self.time] < row[self.time]:
-                for (length, where, parts), events in zip(self.histories, past, strict=True):
-                    item = rows[seen][parts[0][1]]
-                    if item.strip() and (where is None or rows[seen][where] == 1):
-                        events.append(rows[seen])
-                        del events[:-length]
-                seen += 1
-            yield row, [list(events) for events in past]
+    def _examples(self, rows: list[Event], splits: list[str]) -> Iterator[tuple[str, Example]]:
+        """(output, example) of all rows.
 
-    def _batch(self, split: str) -> pa.RecordBatch:
-        examples, self.buffers[split] = self.buffers[split], []
+        The history of a sequence has training events only, since all of it is learned.
+        """
+        train = [row for row, split in zip(rows, splits, strict=True) if split == "train"]
+        held = self._held(sorted(train, key=_content_hash) if self.time is None else rows)
+        sequences = self.declaration.examples == "sequences"
+        for row, split in zip(rows, splits, strict=True):
+            if sequences and split == "train":
+                yield TRAIN_EVENTS, (row, [[] for _ in self.histories])
+            else:
+                yield split, self._example(row, held)
+        if sequences:
+            held = self._held(train)
+            for newest in held[0][-1:]:
+                yield "train", self._example(newest, held)
+
+    def _held(self, events: list[Event]) -> list[list[Event]]:
+        return [[event for event in events if history.holds(event)] for history in self.histories]
+
+    def _example(self, event: Event, held: list[list[Event]]) -> Example:
+        pairs = zip(self.histories, held, strict=True)
+        return event, [history.of(event, events) for history, events in pairs]
+
+    def _batch(self, output: str) -> pa.RecordBatch:
+        examples, self.buffers[output] = self.buffers[output], []
         advance("examples made", len(examples))
         arrays, names = [], []
         offsets = pa.array(range(len(examples) + 1), pa.int64())
@@ -193,8 +237,8 @@ class MakeExamples(beam.DoFn):
             values = pa.array([row[index] for row, _ in examples], kind)
             arrays.append(pa.LargeListArray.from_arrays(offsets, values))
             names.append(name)
-        for position, (_, _, parts) in enumerate(self.histories):
-            for name, index, kind in parts:
+        for position, history in enumerate(self.histories):
+            for name, index, kind in history.parts:
                 lists = [[event[index] for event in past[position]] for _, past in examples]
                 arrays.append(pa.array(lists, pa.large_list(kind)))
                 names.append(name)
@@ -202,6 +246,11 @@ class MakeExamples(beam.DoFn):
 
 
 _TYPES = {"string": pa.large_binary(), "number": pa.float32(), "time": pa.int64()}
+
+
+def _content_hash(event: Event) -> tuple[int, str]:
+    content = repr(event)
+    return zlib.crc32(content.encode()), content
 
 
 def _random_split(split: SplitDeclaration, key: Any) -> str:

@@ -58,9 +58,10 @@ class Finish:
         """
         declaration = self.declaration
         statistics: dict[str, SplitStatistics] = {
-            split: self._kept(f"statistics_{split}") for split in declaration.given_splits
+            name: self._kept(f"statistics_{name}") for name in declaration.outputs
         }
-        counts = {split: s.rows for split, s in statistics.items()}
+        counts = {split: statistics[split].rows for split in declaration.given_splits}
+        learned = statistics[declaration.learned_from]
         rejected = self._kept("rejected")
         malformed = sum(n for reason, (n, _) in rejected.items() if reason.endswith(MALFORMED))
         report = Report(self._kept("rows_read") + malformed, rejected, counts)
@@ -71,14 +72,14 @@ class Finish:
                     f"split {split} is empty ({writers.split_counts(counts)}); "
                     "give it more data or change `split`"
                 )
-        self._check_columns(statistics["train"])
+        self._check_columns(learned)
         output = tft.TFTransformOutput(str(self.place / "transform"))
         ids = self._kept("ids")
         tables = self._tables(output, ids)
         self._write_vocabularies(output, tables, ids)
         lengths = self._kept("lengths")
-        features = describe(declaration, tables, lengths, counts, statistics["train"])
-        fingerprint = self._fingerprint(features, statistics["train"])
+        features = describe(declaration, tables, lengths, counts, learned)
+        fingerprint = self._fingerprint(features, learned)
         dataclasses.replace(features, fingerprint=fingerprint).save(self.place)
         folder = self.place / "statistics"
         folder.mkdir()

@@ -72,29 +72,29 @@ class Flow:
         self._keep("rejected", rejected | "reasons" >> beam.combiners.ToDict())
         if declaration.item:
             self._catalogue(parsed.events)
-        splits = parsed.events | "examples" >> ExamplesBySplit(declaration)
-        splits = {name: splits[name] for name in declaration.given_splits}
+        made = parsed.events | "examples" >> ExamplesBySplit(declaration)
+        outputs = {name: made[name] for name in declaration.outputs}
         if declaration.user and declaration.item:
-            self._interactions(splits)
-        self._transform(pipeline, splits)
+            self._interactions(outputs)
+        self._transform(pipeline, outputs)
 
     def _keep(self, name: str, value: beam.PCollection) -> None:
         """Stores a singleton for the end of the run."""
         path = str(self.work / f"{name}.pickle")
         _ = value | f"keep {name}" >> beam.Map(_dump, path)
 
-    def _transform(self, pipeline: beam.Pipeline, splits: dict[str, beam.PCollection]) -> None:
+    def _transform(self, pipeline: beam.Pipeline, outputs: dict[str, beam.PCollection]) -> None:
         declaration = self.declaration
         metadata = dataset_metadata.DatasetMetadata.from_feature_spec(raw_spec(declaration))
         (Path(self.place) / "schema.pbtxt").write_text(text_format.MessageToString(metadata.schema))
         representations = InferTensorRepresentationsFromMixedSchema(metadata.schema)
         config = TensorAdapterConfig(self._raw_arrow_schema(), representations)
         passed = {LABEL_PREFIX + name for name in self.layout.labels} | {WEIGHT, *self.layout.keys}
-        for split, batches in splits.items():
-            statistics = batches | f"{split} statistics" >> beam.CombineGlobally(Statistics())
-            self._keep(f"statistics_{split}", statistics)
+        for name, batches in outputs.items():
+            statistics = batches | f"{name} statistics" >> beam.CombineGlobally(Statistics())
+            self._keep(f"statistics_{name}", statistics)
         sample = (
-            splits[list(splits)[-1]]
+            outputs[declaration.given_splits[-1]]
             | "serving columns" >> beam.Map(lambda b: b.select(list(raw_spec(declaration))))
             | "encode raw" >> beam.FlatMap(writers.encode)
             | "sample" >> beam.combiners.Top.Smallest(SAMPLE_ROWS, key=_content_hash)
@@ -104,40 +104,52 @@ class Flow:
             temp_dir=str(self.work / "tft"),
             passthrough_keys=passed & set(self._raw_arrow_schema().names),
         ):
-            transform = (splits["train"], config) | tft_beam.AnalyzeDataset(
+            transform = (outputs[declaration.learned_from], config) | tft_beam.AnalyzeDataset(
                 make_preprocessing_fn(declaration)
             )
             _ = transform | tft_beam.WriteTransformFn(f"{self.place}/transform")
             _ = metadata | tft_beam.WriteMetadata(f"{self.place}/transform/metadata", pipeline)
-            for split, batches in splits.items():
-                self._transform_split(split, (batches, config), transform)
+            transformed = {
+                name: self._transform_one(name, (batches, config), transform)
+                for name, batches in outputs.items()
+            }
+        self._count(transformed)
 
-    def _transform_split(self, split: str, data: Any, transform: Any) -> None:
-        batches, metadata = (data, transform) | f"transform {split}" >> tft_beam.TransformDataset(
+    def _transform_one(self, name: str, data: Any, transform: Any) -> beam.PCollection:
+        """Transforms one output, and writes it if it is a split."""
+        batches, metadata = (data, transform) | f"transform {name}" >> tft_beam.TransformDataset(
             output_record_batches=True
         )
-        batches = batches | f"{split} with labels" >> beam.Map(writers.with_passthrough)
-        if split == "train":
-            tables = tables_of_fields(self.declaration)
-            ids = batches | "ids" >> beam.FlatMap(
-                writers.ids_by_table, tables, packed_fields(self.declaration).get(IDS, [])
+        batches = batches | f"{name} with labels" >> beam.Map(writers.with_passthrough)
+        if name in self.declaration.given_splits:
+            _ = (
+                batches
+                | f"encode {name}"
+                >> beam.FlatMap(
+                    lambda batch, meta: writers.encode(batch, meta.schema),
+                    beam.pvalue.AsSingleton(metadata.deferred_metadata),
+                )
+                | f"write {name}"
+                >> writers.WriteShards(f"{self.place}/examples", name, self.declaration.shards)
             )
-            counts = ids | "count ids" >> beam.CombinePerKey(writers.CountIds())
-            self._keep("ids", counts | "ids by table" >> beam.combiners.ToDict())
-            depths = _depths(self.declaration)
-            longest = batches | "lists" >> beam.FlatMap(writers.longest_lists, depths)
-            longest = longest | "longest" >> beam.CombinePerKey(max)
-            self._keep("lengths", longest | "lengths" >> beam.combiners.ToDict())
-        _ = (
-            batches
-            | f"encode {split}"
-            >> beam.FlatMap(
-                lambda batch, meta: writers.encode(batch, meta.schema),
-                beam.pvalue.AsSingleton(metadata.deferred_metadata),
-            )
-            | f"write {split}"
-            >> writers.WriteShards(f"{self.place}/examples", split, self.declaration.shards)
+        return batches
+
+    def _count(self, outputs: dict[str, beam.PCollection]) -> None:
+        """Counts every id, and finds the longest lists; those of histories are in examples only."""
+        declaration = self.declaration
+        tables = tables_of_fields(declaration)
+        ids = outputs[declaration.learned_from] | "ids" >> beam.FlatMap(
+            writers.ids_by_table, tables, packed_fields(declaration).get(IDS, [])
         )
+        counts = ids | "count ids" >> beam.CombinePerKey(writers.CountIds())
+        self._keep("ids", counts | "ids by table" >> beam.combiners.ToDict())
+        lists = [
+            outputs[name]
+            | f"lists of {name}" >> beam.FlatMap(writers.longest_lists, _depths(declaration))
+            for name in dict.fromkeys((declaration.learned_from, "train"))
+        ]
+        longest = lists | "lists" >> beam.Flatten() | "longest" >> beam.CombinePerKey(max)
+        self._keep("lengths", longest | "lengths" >> beam.combiners.ToDict())
 
     def _raw_arrow_schema(self) -> pa.Schema:
         kinds = {"string": pa.large_binary(), "int64": pa.int64(), "float32": pa.float32()}
@@ -155,11 +167,12 @@ class Flow:
         histories = {c.name for c in raw_columns(self.declaration) if c.history}
         return pa.schema(sorted(fields, key=lambda field: field[0] in histories))
 
-    def _interactions(self, splits: dict[str, beam.PCollection]) -> None:
+    def _interactions(self, outputs: dict[str, beam.PCollection]) -> None:
         """One row per event: its user, item, time and split."""
+        events = {**outputs, "train": outputs[self.declaration.learned_from]}
         tables = [
-            batches | f"{split} interactions" >> beam.Map(_interaction_rows, split)
-            for split, batches in splits.items()
+            events[split] | f"{split} interactions" >> beam.Map(_interaction_rows, split)
+            for split in self.declaration.given_splits
         ]
         keys = self.layout.keys
         columns = {name: kind for name, (key, kind) in _INTERACTION.items() if key in keys}

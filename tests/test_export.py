@@ -41,15 +41,14 @@ import numpy as np
 import tensorflow as tf
 
 requests = dict(np.load("requests.npz", allow_pickle=True))
-examples = tf.constant(list(requests.pop("examples")))
+count = len(requests["examples"])
+requests |= {"k": [5] * count, "exclude_seen": [True] * count, "exclude": [[b""]] * count}
 answers = {}
 for export in sys.argv[1:]:
     model = tf.saved_model.load(export)
-    predict = next(f for name, f in model.signatures.items() if name.endswith("predict"))
-    types = predict.structured_input_signature[1]
-    columns = {k: tf.constant(v.tolist(), types[k].dtype) for k, v in requests.items()}
     for signature, function in model.signatures.items():
-        inputs = {"examples": examples} if signature.endswith("serving_default") else columns
+        types = function.structured_input_signature[1]
+        inputs = {k: tf.constant(list(requests[k]), spec.dtype) for k, spec in types.items()}
         for name, values in function(**inputs).items():
             answers[f"{export}:{signature}:{name}"] = values.numpy()
 np.savez("answers.npz", **answers)
@@ -72,6 +71,7 @@ _TASKS = ["bought", "stars", "opened"]
 SERVED = {
     **dict.fromkeys(("shared_bottom", "moe", "mmoe", "ple"), _TASKS),
     "esmm": ["pCTR", "pCVR", "pCTCVR"],
+    **{entry.id: ["score"] for entry in ENTRIES if entry.scores_items},
 }
 WHOLE = ("lr", "din", "dien")  # exported as a user does it
 

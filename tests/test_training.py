@@ -243,14 +243,18 @@ def test_wrong_input_gets_one_line_and_leaves_nothing(
     assert not output.exists()
 
 
-def test_data_without_a_history_is_refused_by_din(shop: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("block", "need"), [("histories", "a history"), ("labels", "a label")])
+def test_data_without_what_the_model_needs_is_refused(
+    shop: Path, tmp_path: Path, block: str, need: str
+) -> None:
     data = tmp_path / "data"
     shutil.copytree(shop, data)
     values = json.loads((data / "features.json").read_text())
-    (data / "features.json").write_text(json.dumps({**values, "histories": []}))
+    (data / "features.json").write_text(json.dumps({**values, block: []}))
     result = start("--data", str(data), "--model", "din", "--output", str(tmp_path / "run"))
     assert result.exit_code == 1
-    assert "model din needs a history" in result.output
+    assert f"model din needs {need}" in result.output
+    assert len(result.output.strip().splitlines()) == 1
     assert not (tmp_path / "run").exists()
 
 

@@ -141,7 +141,7 @@ class Features:
         crosses: hashed cross-product transformations, for linear parts.
         histories: past events.
         tables: id spaces.
-        labels: tasks, the main one first.
+        labels: tasks, the main one first; none where all events are positive ones.
         columns: raw inputs of the transform.
         weighted: whether examples carry a weight.
         user_key, item_key, time_key: raw columns that identify the user and the item and order

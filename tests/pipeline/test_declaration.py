@@ -91,8 +91,9 @@ def test_unknown_keys_name_the_nearest_known_one(path: str, near: str):
     ("path", "value", "parts"),
     [
         ("name", "…", ["'name' is missing"]),
+        ("examples", "users", ["examples", "'sequences'"]),
         ("features", {}, ["features"]),
-        ("labels", {}, ["labels"]),
+        ("labels", {}, ["histories.liked.where", "no label 'like'"]),
         ("features.item.kind", "categorical", ["features.item.kind", "'category'"]),
         ("source.format", "json", ["source.format", "'csv'"]),
         ("source.path", "…", ["source", "`path`"]),
@@ -135,11 +136,28 @@ def test_what_does_not_fit_is_named(path: str, value: Any, parts: list[str]):
         assert part in message, message
 
 
-@pytest.mark.parametrize("missing", ["user", "time"])
-def test_a_history_needs_a_user_and_a_time(missing: str):
-    values = changed(missing, "…")
+def test_a_history_needs_a_user():
+    values = changed("user", "…")
     values["split"] = {"kind": "random"}
-    assert "histories.liked: a history needs 'user' and 'time'" in problem(values)
+    assert "histories.liked: a history needs 'user'" in problem(values)
+
+
+def test_labels_and_times_may_be_left_out():
+    """Data of positive events, in no order."""
+    values = {key: VALID[key] for key in ("name", "source", "user", "item", "features")}
+    histories = {"met": {"length": 5, "features": ["item"]}}
+    declared = {**values, "histories": histories, "split": {"kind": "random"}}
+    assert shop.checked_declaration(declared).labels == {}
+
+
+@pytest.mark.parametrize("missing", ["item", "time", "histories"])
+def test_what_sequences_need(missing: str):
+    values = changed("examples", "sequences")
+    shop.checked_declaration(values)
+    del values[missing]
+    values["split"] = {"kind": "random"}
+    name = "a history" if missing == "histories" else repr(missing)
+    assert f"examples: sequences need {name}" in problem(values)
 
 
 def test_a_history_starts_with_a_feature_of_one_value():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections import defaultdict
+from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.declaration import Declaration
+from pipeline.declaration import TRAIN_EVENTS, Declaration
 from pipeline.examples import MakeExamples
 from tests.pipeline import shop
 from tfrec.features import ITEM_KEY, SPLITS, USER_KEY
@@ -199,6 +199,90 @@ def test_one_user_in_any_order(rows: list[tuple[Any, ...]], chance: random.Rando
     liked = [row for row in rows if row[5] == 1 and row[1].strip()]
     lengths = sorted(min(2, sum(e[4] < row[4] for e in liked)) for row in rows)
     assert sorted(len(example["liked_item"]) for _, example in examples) == lengths
+
+
+GIVEN: dict[str, Any] = {
+    "source": {"format": "csv", "train": "t.csv", "validation": "v.csv", "test": "s.csv"},
+    "split": None,
+}
+PAIR = st.tuples(  # the same without a time, in a split
+    st.sampled_from(SPLITS), st.sampled_from(["a", "b", "c", " "]), st.just(5.0), st.just("u"),
+    st.sampled_from([0.0, 1.0, float("nan")]),
+)  # fmt: skip
+
+
+@given(st.lists(PAIR, min_size=1, max_size=12), st.randoms(use_true_random=False))
+def test_a_history_without_times(rows: list[tuple[Any, ...]], chance: random.Random):
+    """Liked training events of other items, whatever their order in the source."""
+    declaration = shop.tiny("", **{**ONE_USER, "time": None}, **GIVEN)
+    examples = direct(declaration, rows)
+    shuffled = rows[:]
+    chance.shuffle(shuffled)
+    assert repr(direct(declaration, shuffled)) == repr(examples)
+    assert sorted(split for split, _ in examples) == sorted(row[0] for row in rows)
+    liked = [r[1] for r in rows if r[0] == "train" and r[4] == 1 and r[1].strip()]
+    for _, example in examples:
+        (own,) = example["item"]
+        others = [item.encode() for item in liked if item.encode() != own]
+        assert not Counter(example["liked_item"]) - Counter(others)
+        assert len(example["liked_item"]) == min(2, len(others))
+
+
+def test_random_splits_without_times(tmp_path: Path):
+    """The events of a user come together from all splits, and only those of train are seen."""
+    rows = [{**row, "row": index} for index, row in enumerate(EVENTS)]
+    declaration = shop.declare(
+        time=None,
+        features={name: f for name, f in shop.FEATURES.items() if name != "when"},
+        split={"kind": "random", "by": "row", "fractions": [0.6, 0.2, 0.2]},
+    )
+    splits = shop.raw_examples(declaration, rows, tmp_path)
+    train = defaultdict(set)
+    for user, item in shop.keys(splits["train"]):
+        train[user].add(item)
+    for split in SPLITS:
+        assert len(splits[split]) > 30
+        for example in splits[split]:
+            others = train[example[USER_KEY][0]] - {example[ITEM_KEY][0]}
+            assert set(example["seen_item"]) <= others
+            assert len(example["seen_item"]) == min(5, len(others))
+    assert sum(len(example["seen_item"]) for example in splits["test"]) > 100
+    random.Random(2).shuffle(rows)
+    assert shop.raw_examples(declaration, rows, tmp_path) == splits
+
+
+TIMED = st.tuples(
+    st.sampled_from(SPLITS), st.sampled_from(["a", "b", "c"]), st.just(5.0), st.just("u"),
+    st.integers(0, 9), st.sampled_from([0.0, 1.0]),
+)  # fmt: skip
+
+
+@given(st.lists(TIMED, min_size=1, max_size=12))
+def test_a_sequence(rows: list[tuple[Any, ...]]):
+    """The newest liked training event and the liked ones before it, none of another split."""
+    blocks = {**ONE_USER, **GIVEN, "item": "item", "examples": "sequences"}
+    examples = direct(shop.tiny("", **blocks), rows)
+    outputs = Counter(output for output, _ in examples)
+    train = [row for row in rows if row[0] == "train"]
+    liked = sorted((row[4], row[1].encode()) for row in train if row[5] == 1)
+    assert outputs[TRAIN_EVENTS] == len(train)
+    assert outputs["train"] == bool(liked)
+    for output, example in examples:
+        if output == TRAIN_EVENTS:
+            assert example["liked_item"] == []
+        elif output == "train":
+            (newest,) = example["key:time"]
+            assert newest == liked[-1][0]
+            assert (newest, *example["item"]) in liked
+            before = [pair for pair in liked if pair[0] < newest]
+            seen = sorted(example["liked_item"])
+            times = sorted(time for time, _ in before)[-2:]
+            assert len(seen) == len(times)
+            assert not Counter(seen) - Counter(i for t, i in before if t >= min(times))
+    events = direct(shop.tiny("", **{**blocks, "examples": "events"}), rows)
+    for split in ("validation", "test"):
+        of_split = [example for name, example in events if name == split]
+        assert of_split == [example for name, example in examples if name == split]
 
 
 @given(

@@ -19,16 +19,22 @@ from tfrec.task_weights import KINDS, GradNorm, TaskWeights
 
 Inputs = dict[str, tf.Tensor]
 
-# Training settings for some 100,000 examples, where larger steps overfit within an epoch.
+# Training settings for some 100,000 examples, where larger steps overfit within an epoch: all but
+# those of the first-order weights, which have to be found before.
 SMALL_DATA: dict[str, Any] = {
     "optimizers": {
+        "linear": {"learning_rate": 3.0},
         "embedding": {"learning_rate": 1e-4, "l2": 1e-3},
         "dense": {"learning_rate": 1e-4},
     }
 }
 # The same for models that look at histories, in the same tables as the candidates.
 SMALL_HISTORIES: dict[str, Any] = {
-    "optimizers": {"embedding": {"l2": 3e-3}, "dense": {"learning_rate": 3e-4}}
+    "optimizers": {
+        "linear": {"learning_rate": 3.0},
+        "embedding": {"l2": 3e-3},
+        "dense": {"learning_rate": 3e-4},
+    }
 }
 
 

@@ -68,7 +68,12 @@ class Entry:
                     f"model {self.id} needs {_NEEDS[need]}, which data set {features.name!r} "
                     "does not give"
                 )
-        if "labels" not in self.needs and len(features.labels) != 1:
+        if not features.labels:
+            raise UserError(
+                f"model {self.id} needs a label (declare one under `labels`), which data set "
+                f"{features.name!r} does not give"
+            )
+        if "labels" not in self.needs and len(features.labels) > 1:
             names = ", ".join(label.name for label in features.labels)
             raise UserError(f"model {self.id} takes one label; `labels` names {names}")
 

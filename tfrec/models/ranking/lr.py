@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any, ClassVar
+
 import tensorflow as tf
 import tf_keras as keras
 
 from tfrec.features import Features
 from tfrec.layers.linear import Linear
-from tfrec.models.base import Inputs, RankingModel
+from tfrec.models.base import SMALL_DATA, Inputs, RankingModel
 
 
 @keras.utils.register_keras_serializable("tfrec")
@@ -22,6 +24,9 @@ class LR(RankingModel):
 
     Call: dict of inputs → {task: (batch,) logits}.
     """
+
+    # Steps of that size make validations noisy: patience has to be longer.
+    defaults: ClassVar[dict[str, Any]] = {**SMALL_DATA, "patience": 6}
 
     def __init__(self, features: Features, crosses: bool = True) -> None:
         super().__init__(features)

@@ -1,0 +1,203 @@
+"""What exports recommend is what the models say, item by item."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import tensorflow as tf
+from click.testing import CliRunner
+from tensorflow_serving.apis import prediction_log_pb2
+
+from tests.test_export import sample
+from tfrec import catalogue
+from tfrec.features import Features
+from tfrec.recommend import main
+from tfrec.recommending import item_columns
+from tfrec.runs import Run
+from tfrec.serving_inputs import columns_of_examples, request_name
+from tfrec.train import train
+
+USERS = 6
+
+
+@pytest.fixture(scope="module")
+def runs(shop: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """One trained run of each kind, and the two joined."""
+    base = tmp_path_factory.mktemp("recommend")
+    for model in ("mf", "wide_deep"):
+        train({"data": str(shop), "model": {"id": model}, "epochs": 1}, base / model)
+    joined = base / "both" / "export"
+    arguments = ["--retrieval", base / "mf", "--ranking", base / "wide_deep", "--output", joined]
+    done = CliRunner().invoke(main, [*map(str, arguments), "--candidates", "20"])
+    assert done.exit_code == 0, done.output
+    return {"mf": base / "mf", "wide_deep": base / "wide_deep", "both": base / "both"}
+
+
+def signature(run: Path, name: str) -> Any:
+    return tf.saved_model.load(str(run / "export" / "1")).signatures[name]
+
+
+@pytest.fixture(scope="module")
+def columns(shop: Path) -> dict[str, Any]:
+    """Raw columns of a few requests, the item's too."""
+    return columns_of_examples(Features.load(shop), sample(shop)[:USERS])
+
+
+def asked(
+    function: Any, columns: dict[str, Any], k: Any = 5, seen: bool = False, exclude: Any = ""
+) -> dict[str, Any]:
+    options = {
+        "k": np.broadcast_to(k, USERS).astype(np.int32),
+        "exclude_seen": np.full(USERS, seen),
+        "exclude": np.broadcast_to(exclude, (USERS, np.size(exclude))).astype(bytes),
+    }
+    specs = function.structured_input_signature[1]
+    given = {name: {**columns, **options}[name] for name in specs}
+    answer = function(**{n: tf.constant(v, specs[n].dtype) for n, v in given.items()})
+    return {name: value.numpy() for name, value in answer.items()}
+
+
+def of_all_items(shop: Path, run: Path, columns: dict[str, Any]) -> tuple[Any, Any]:
+    """Every item, and what `predict` says of it for every user."""
+    features = Features.load(shop)
+    items = catalogue.load(shop, features)
+    predict = signature(run, "predict")
+    specs = predict.structured_input_signature[1]
+    raw = {request_name(c): items.raw[c.name] for c in item_columns(features)}
+    rows = []
+    for user in range(USERS):
+        whole = {n: np.repeat(v[user : user + 1], len(items.keys), 0) for n, v in columns.items()}
+        tensors = {n: tf.constant(list({**whole, **raw}[n]), s.dtype) for n, s in specs.items()}
+        rows.append(next(iter(predict(**tensors).values())).numpy())
+    return items.keys.astype(bytes), np.array(rows)
+
+
+def test_recommends_what_predict_scores_best(
+    shop: Path, runs: dict[str, Path], columns: dict[str, Any]
+) -> None:
+    keys, scores = of_all_items(shop, runs["mf"], columns)
+    order = np.argsort(-scores, axis=1, kind="stable")[:, :5]
+    answer = asked(signature(runs["mf"], "recommend"), columns)
+    np.testing.assert_array_equal(answer["items"], keys[order])
+    expected = np.take_along_axis(scores, order, axis=1)
+    np.testing.assert_allclose(answer["scores"], expected, rtol=1e-5, atol=1e-6)
+
+
+def test_every_row_has_its_own_k(runs: dict[str, Path], columns: dict[str, Any]) -> None:
+    recommend = signature(runs["mf"], "recommend")
+    whole = asked(recommend, columns, k=4)
+    answer = asked(recommend, columns, k=[1, 2, 3, 4, 0, 4])
+    for row, k in enumerate([1, 2, 3, 4, 0, 4]):
+        np.testing.assert_array_equal(answer["items"][row, :k], whole["items"][row, :k])
+        assert (answer["items"][row, k:] == b"").all()
+        assert (answer["scores"][row, k:] == 0).all()
+
+
+@pytest.mark.parametrize("model", ["mf", "both"])
+def test_seen_and_excluded_items_do_not_come_back(
+    model: str, runs: dict[str, Path], columns: dict[str, Any]
+) -> None:
+    recommend = signature(runs[model], "recommend")
+    first = asked(recommend, columns, k=20)["items"]
+    seen = columns["bought_before_product"]
+    assert any(np.isin(s[s != b""], f).any() for s, f in zip(seen, first, strict=True))
+    unwanted = first[0, 0]
+    answer = asked(recommend, columns, k=20, seen=True, exclude=[unwanted, b"no such item", b""])
+    for row in range(USERS):
+        assert not np.isin(answer["items"][row], [unwanted, *seen[row][seen[row] != b""]]).any()
+
+
+@pytest.mark.parametrize("model", ["mf", "both"])
+def test_more_than_there_is_ends_in_nothing(
+    model: str, shop: Path, runs: dict[str, Path], columns: dict[str, Any]
+) -> None:
+    keys = catalogue.load(shop, Features.load(shop)).keys
+    answer = asked(signature(runs[model], "recommend"), columns, 1_000, exclude=list(keys[2:]))
+    assert (np.sort(answer["items"][:, :2]) == np.sort(keys[:2].astype(bytes))).all()
+    assert (answer["items"][:, 2:] == b"").all()
+    assert (answer["scores"][:, 2:] == 0).all()
+
+
+def test_vectors_have_the_scores_as_their_products(
+    shop: Path, runs: dict[str, Path], columns: dict[str, Any]
+) -> None:
+    keys, scores = of_all_items(shop, runs["mf"], columns)
+    users = signature(runs["mf"], "user_vectors")
+    specs = users.structured_input_signature[1]
+    vectors = users(**{n: tf.constant(columns[n], s.dtype) for n, s in specs.items()})["vectors"]
+    table = pq.read_table(runs["mf"] / "export" / "1" / "assets.extra" / "item_vectors.parquet")
+    assert [key.encode() for key in table["item"].to_pylist()] == list(keys)
+    items = np.array(table["vector"].to_pylist())
+    np.testing.assert_allclose(vectors.numpy() @ items.T, scores, rtol=1e-4, atol=1e-5)
+    features = Features.load(shop)
+    raw = catalogue.load(shop, features).raw
+    function = signature(runs["mf"], "item_vectors")
+    types = function.structured_input_signature[1]
+    given = {request_name(c): raw[c.name] for c in item_columns(features)}
+    found = function(**{n: tf.constant(given[n], types[n].dtype) for n in types})["vectors"]
+    np.testing.assert_allclose(found, items, rtol=1e-5, atol=1e-6)
+
+
+def test_two_stages_rank_what_the_first_one_finds(
+    shop: Path, runs: dict[str, Path], columns: dict[str, Any]
+) -> None:
+    """By the ranking model's own scores, histories and crosses and all."""
+    keys, retrieved = of_all_items(shop, runs["mf"], columns)
+    _, ranked = of_all_items(shop, runs["wide_deep"], columns)
+    answer = asked(signature(runs["both"], "recommend"), columns, k=20)
+    for row in range(USERS):
+        candidates = np.argsort(-retrieved[row], kind="stable")[:20]
+        by_key = {keys[i]: (ranked[row, i], retrieved[row, i]) for i in candidates}
+        assert set(answer["items"][row]) == set(by_key)
+        both = np.array([by_key[key] for key in answer["items"][row]])
+        np.testing.assert_allclose(answer["scores"][row], both[:, 0], rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(
+            answer["retrieval_scores"][row], both[:, 1], rtol=1e-4, atol=1e-6
+        )
+        assert (np.diff(answer["scores"][row]) <= 0).all()
+
+
+@pytest.mark.parametrize("model", ["mf", "both"])
+def test_warm_up_requests_can_be_answered(model: str, runs: dict[str, Path]) -> None:
+    path = runs[model] / "export" / "1" / "assets.extra" / "tf_serving_warmup_requests"
+    answered = 0
+    for record in tf.data.TFRecordDataset(str(path)):
+        request = prediction_log_pb2.PredictionLog.FromString(record.numpy()).predict_log.request
+        if request.model_spec.signature_name == "recommend":
+            function = signature(runs[model], "recommend")
+            answer = function(**{n: tf.make_ndarray(v) for n, v in request.inputs.items()})
+            assert (answer["items"].numpy() != b"").all()
+            answered += 1
+    assert answered == 3
+
+
+@pytest.mark.parametrize(
+    ("retrieval", "ranking", "message"),
+    [
+        ("wide_deep", "wide_deep", "'wide_deep', which does not score all items"),
+        ("mf", "mf", "'mf', which does not rank examples"),
+    ],
+)
+def test_runs_of_the_wrong_kind_are_refused(
+    retrieval: str, ranking: str, message: str, runs: dict[str, Path], tmp_path: Path
+) -> None:
+    arguments = ["--retrieval", runs[retrieval], "--ranking", runs[ranking]]
+    done = CliRunner().invoke(main, [*map(str, arguments), "--output", str(tmp_path / "out")])
+    assert done.exit_code == 1
+    assert message in done.output
+    assert not (tmp_path / "out").exists()
+
+
+def test_training_tells_the_protocol_of_its_figures(runs: dict[str, Path]) -> None:
+    metrics = Run.load(runs["mf"]).metrics()
+    assert list(metrics["best"]["metrics"]) == ["all items, seen ones removed"]
+    figures = metrics["validation"]["popularity"]["all items, seen ones removed"]
+    assert 0 < figures["ndcg@10"] < 1
+    assert math.isclose(
+        metrics["best_score"], metrics["best"]["metrics"]["all items, seen ones removed"]["ndcg@10"]
+    )
