@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfrec.features import Feature, Features, History, Label, Table
+from tfrec.models.retrieval.base import RetrievalModel
 
 EVENTS = 5
 Arrays = dict[str, np.ndarray[Any, Any]]
@@ -41,6 +42,8 @@ FEATURES = Features(
             ),
         ),
     ),
+    user_id="user",
+    item_id="item",
 )
 
 
@@ -98,10 +101,13 @@ def training_data(
 
 
 def randomise(model: Any, seed: int = 0, scale: float = 0.5) -> None:
-    """Random weights, so that no equation holds by zeros."""
+    """Random weights, and random fields of items, so that no equation holds by zeros."""
     rng = np.random.default_rng(seed)
     for variable in model.trainable_variables:
         variable.assign(rng.normal(scale=scale, size=variable.shape))
     for variable in model.non_trainable_variables:
         if variable.dtype.is_floating:
             variable.assign(rng.uniform(0.5, 1.5, variable.shape))
+    if isinstance(model, RetrievalModel):
+        size = model.catalogue.size
+        model.catalogue.fill(batch(size, seed), rng.integers(1, 50, size), exponent=0.5)

@@ -12,6 +12,7 @@ from tests.models.case import Case
 from tests.models.history_cases import HISTORY_CASES
 from tests.models.multitask_cases import MULTITASK_CASES
 from tests.models.planted import additive, history_match, interaction
+from tests.models.retrieval_cases import RETRIEVAL_CASES
 from tests.support import Arrays
 
 PAIRS = list(itertools.combinations(range(5), 2))  # of the fields of tests.support.FEATURES
@@ -278,4 +279,5 @@ CASES: dict[str, Case] = {
     ),
     **HISTORY_CASES,
     **MULTITASK_CASES,
+    **RETRIEVAL_CASES,
 }

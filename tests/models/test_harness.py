@@ -17,8 +17,9 @@ from tests.models.case import Case
 from tests.models.cases import CASES
 from tests.models.planted import Planted
 from tests.support import FEATURES, batch, randomise, tensors, training_data
-from tfrec.config import OptimizersConfig
+from tfrec.config import ItemLossConfig, OptimizersConfig
 from tfrec.models.registry import ENTRIES, find
+from tfrec.models.retrieval.base import RetrievalModel
 from tfrec.optimizers import composite
 
 IDS = [entry.id for entry in ENTRIES]
@@ -38,14 +39,15 @@ def make(model: str, features: Any = None, **changes: Any) -> Any:
 
 def compiled(model: Any, optimizers: Any = None) -> Any:
     configs = OptimizersConfig.parse(optimizers or {}, "test")
-    model.compile(optimizer=composite(model.groups(), dict(configs)))
+    of_items = isinstance(model, RetrievalModel)
+    loss = ItemLossConfig(kind="softmax") if of_items else None  # which draws nothing
+    model.compile(composite(model.groups(), dict(configs)), loss)
     return model
 
 
 def logits(model: Any, inputs: Any) -> Any:
     """(batch,), or (batch, tasks) of several."""
-    scores = model(tensors(inputs), training=False)
-    columns = [scores[label.name].numpy() for label in model.features.labels]
+    columns = [values.numpy() for values in model(tensors(inputs), training=False).values()]
     return np.stack(columns, axis=1) if len(columns) > 1 else columns[0]
 
 
@@ -149,16 +151,14 @@ def test_mixed_precision(model: str, policy: str) -> None:
     assert all(np.isfinite(value).all() for value in after)
 
 
-@pytest.mark.parametrize("model", IDS)
-def test_two_replicas_equal_one(model: str, mirrored: Any) -> None:
-    """Same global batch, split unevenly in its weights: the same weights come out."""
-    weights = np.linspace(0.1, 2, 16)
-    labels, features = np.arange(16) % 2, CASES[model].features
-    steps = [training_data(batch(16, s), labels, weights, features) for s in range(3)]
-    alone = compiled(make(model))
+def assert_two_replicas_equal_one(
+    fresh: Callable[[], Any], steps: list[Any], mirrored: tf.distribute.Strategy
+) -> None:
+    """The same global batches, in halves: the same weights come out."""
+    alone = fresh()
     randomise(alone)
     with mirrored.scope():
-        double = compiled(make(model))
+        double = fresh()
     for target, source in zip(double.variables, alone.variables, strict=True):
         target.assign(source)
     for built in (alone, double):
@@ -181,6 +181,15 @@ def test_two_replicas_equal_one(model: str, mirrored: Any) -> None:
     for one, two in zip(alone.variables, double.variables, strict=True):
         if one.ref() not in sums:
             np.testing.assert_allclose(one, two, rtol=1e-4, atol=1e-5, err_msg=one.name)
+
+
+@pytest.mark.parametrize("model", IDS)
+def test_two_replicas_equal_one(model: str, mirrored: Any) -> None:
+    """Split unevenly in their weights."""
+    weights = np.linspace(0.1, 2, 16)
+    labels, features = np.arange(16) % 2, CASES[model].features
+    steps = [training_data(batch(16, s), labels, weights, features) for s in range(3)]
+    assert_two_replicas_equal_one(lambda: compiled(make(model)), steps, mirrored)
 
 
 def auc(model: str, hyperparameters: dict[str, Any], planted: Planted, epochs: int = 12) -> float:

@@ -37,8 +37,9 @@ class Embedding(keras.layers.Layer):
         )
         super().build(input_shape)
 
-    def call(self, ids: tf.Tensor, mean: bool = False) -> tf.Tensor:
-        vectors = (mean_of_rows if mean else rows)(self.table, ids)
+    def call(self, ids: tf.Tensor, mean: bool = False, fused: bool = False) -> tf.Tensor:
+        means = fused_mean_of_rows if fused else mean_of_rows
+        vectors = (means if mean else rows)(self.table, ids)
         return tf.cast(vectors, self.compute_dtype)
 
     def get_config(self) -> dict:
@@ -169,6 +170,14 @@ def mean_of_rows(table: tf.Variable, ids: tf.Tensor) -> tf.Tensor:
         sums / tf.maximum(counts, 1), tf.concat([tf.shape(ids)[:-1], [table.shape[1]]], axis=0)
     )
     return tf.ensure_shape(means, [*ids.shape[:-1], table.shape[1]])
+
+
+def fused_mean_of_rows(table: tf.Variable, ids: tf.Tensor) -> tf.Tensor:
+    """The same for ids (batch, values), in half the time, by operations that XLA does not have."""
+    places = tf.where(ids != 0)
+    unique, numbers = tf.unique(tf.gather_nd(ids, places))
+    found = tf.nn.embedding_lookup(table, unique)
+    return tf.sparse.segment_mean(found, numbers, places[:, 0], num_segments=tf.shape(ids)[0])
 
 
 def history_vectors(

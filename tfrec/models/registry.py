@@ -12,12 +12,14 @@ from tfrec.strict import UserError, nearest
 if TYPE_CHECKING:
     from tfrec.models.base import Model
 
-Need = Literal["history", "user", "item", "labels"]
+Need = Literal["history", "user", "item", "user_id", "item_id", "labels"]
 
 _NEEDS: dict[str, str] = {
     "history": "a history (declare one under `histories`)",
     "user": "features of role user",
     "item": "features of role item",
+    "user_id": "ids of the user (declare `user`, and a category of role user of that column)",
+    "item_id": "ids of the item (declare `item`, and a category of role item of that column)",
     "labels": "two or more labels (declare them, or name them in `labels`)",
 }
 
@@ -60,6 +62,8 @@ class Entry:
             "history": bool(features.histories),
             "user": bool(features.of_role("user")),
             "item": bool(features.of_role("item")),
+            "user_id": bool(features.user_id),
+            "item_id": bool(features.item_id),
             "labels": len(features.labels) > 1,
         }
         for need in self.needs:
@@ -68,7 +72,7 @@ class Entry:
                     f"model {self.id} needs {_NEEDS[need]}, which data set {features.name!r} "
                     "does not give"
                 )
-        if not features.labels:
+        if not features.labels and not self.scores_items:
             raise UserError(
                 f"model {self.id} needs a label (declare one under `labels`), which data set "
                 f"{features.name!r} does not give"
@@ -118,15 +122,19 @@ ENTRIES = (
     Entry("dien", "history.dien:DIEN", "history", "Zhou et al. 2019, Deep Interest Evolution Network for Click-Through Rate Prediction", ("history", "item")),
     Entry("bst", "history.bst:BST", "history", "Chen et al. 2019, Behavior Sequence Transformer for E-commerce Recommendation in Alibaba", ("history", "item")),
     Entry("transformer_joint", "history.transformer_joint:TransformerJoint", "history", "Vaswani et al. 2017, Attention Is All You Need", ("history", "item")),
-    Entry("mf", "retrieval.mf:MF", "retrieval", "Koren, Bell & Volinsky 2009, Matrix Factorization Techniques for Recommender Systems", ("user", "item")),
     Entry("shared_bottom", "multitask.shared_bottom:SharedBottom", "multitask", "Caruana 1997, Multitask Learning", ("labels",)),
     Entry("moe", "multitask.moe:MoE", "multitask", "Ma et al. 2018, Modeling Task Relationships in Multi-task Learning with Multi-gate Mixture-of-Experts (one gate)", ("labels",)),
     Entry("mmoe", "multitask.mmoe:MMoE", "multitask", "Ma et al. 2018, Modeling Task Relationships in Multi-task Learning with Multi-gate Mixture-of-Experts", ("labels",)),
     Entry("ple", "multitask.ple:PLE", "multitask", "Tang et al. 2020, Progressive Layered Extraction (PLE): A Novel Multi-Task Learning Model for Personalized Recommendations", ("labels",)),
     Entry("esmm", "multitask.esmm:ESMM", "multitask", "Ma et al. 2018, Entire Space Multi-Task Model: An Effective Approach for Estimating Post-Click Conversion Rate", ("labels",)),
-    Entry("gru4rec", "nextitem.gru4rec:GRU4Rec", "nextitem", "Hidasi & Karatzoglou 2018, Recurrent Neural Networks with Top-k Gains for Session-based Recommendations", ("history",)),
-    Entry("sasrec", "nextitem.sasrec:SASRec", "nextitem", "Kang & McAuley 2018, Self-Attentive Sequential Recommendation", ("history",)),
-    Entry("bert4rec", "nextitem.bert4rec:BERT4Rec", "nextitem", "Sun et al. 2019, BERT4Rec: Sequential Recommendation with Bidirectional Encoder Representations from Transformer", ("history",)),
+    Entry("gru4rec", "nextitem.gru4rec:GRU4Rec", "nextitem", "Hidasi & Karatzoglou 2018, Recurrent Neural Networks with Top-k Gains for Session-based Recommendations", ("history", "item_id")),
+    Entry("sasrec", "nextitem.sasrec:SASRec", "nextitem", "Kang & McAuley 2018, Self-Attentive Sequential Recommendation", ("history", "item_id")),
+    Entry("bert4rec", "nextitem.bert4rec:BERT4Rec", "nextitem", "Sun et al. 2019, BERT4Rec: Sequential Recommendation with Bidirectional Encoder Representations from Transformer", ("history", "item_id")),
+    Entry("mf", "retrieval.mf:MF", "retrieval", "Koren, Bell & Volinsky 2009, Matrix Factorization Techniques for Recommender Systems", ("user_id", "item_id")),
+    Entry("als_mlp", "retrieval.als_mlp:ALSMLP", "retrieval", "Huang et al. 2013, Learning Deep Structured Semantic Models for Web Search using Clickthrough Data", ("user", "item_id")),
+    Entry("ncf", "retrieval.ncf:NCF", "retrieval", "He et al. 2017, Neural Collaborative Filtering", ("user_id", "item_id")),
+    Entry("two_tower", "retrieval.two_tower:TwoTower", "retrieval", "Yi et al. 2019, Sampling-Bias-Corrected Neural Modeling for Large Corpus Item Recommendations", ("item_id",)),
+    Entry("youtube_dnn", "retrieval.youtube_dnn:YouTubeDNN", "retrieval", "Covington, Adams & Sargin 2016, Deep Neural Networks for YouTube Recommendations", ("history", "item_id")),
 )
 # fmt: on
 

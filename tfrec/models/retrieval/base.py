@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import tensorflow as tf
 
@@ -11,9 +11,6 @@ from tfrec.features import Feature, Features
 from tfrec.item_losses import item_loss
 from tfrec.layers.items import Items
 from tfrec.models.base import Inputs, Model
-
-if TYPE_CHECKING:
-    pass
 
 SHARED = ("sampled_softmax", "bpr_max", "top1_max")
 SCORE = "score"
@@ -53,6 +50,17 @@ class RetrievalModel(Model):
             raise ValueError(f"needs a vocabulary of the items: {self.item_id.name!r} is hashed")
         self.catalogue = Items(self.item_id, table.vocabulary, fields)
         self.loss_config: Any = ItemLossConfig()
+
+    @property
+    def user_id(self) -> str:
+        """Name of the user's id.
+
+        Raises:
+            ValueError: the features have none.
+        """
+        if not self.features.user_id:
+            raise ValueError("needs the user's id: a category of the column named in `user`")
+        return self.features.user_id
 
     @property
     def all_ids(self) -> tf.Tensor:
@@ -137,28 +145,39 @@ class RetrievalModel(Model):
             return tf.nn.sparse_softmax_cross_entropy_with_logits(
                 ids - 1, scores / config.temperature
             )
+        targets = _total(tf.reduce_sum(tf.cast(counted, tf.int32))) if config.in_batch else 0
         positive = self.scores(queries, self._vectors(ids[:, tf.newaxis], True))[:, 0]
-        positive /= config.temperature
         parts = []
         if config.negatives:
             parts.append(self._drawn(queries, ids))
         if config.in_batch:
             parts.append(self._of_batch(queries, ids, counted))
-        negative, others, real = (tf.concat(part, axis=1) for part in zip(*parts, strict=True))
-        negative /= config.temperature
+        negative = [self._logits(scores, others, targets) for scores, others, _ in parts]
+        return item_loss(
+            config,
+            self._logits(positive, ids, targets),
+            tf.concat(negative, axis=1),
+            tf.concat([real for _, _, real in parts], axis=1),
+            self.catalogue.size,
+        )
+
+    def _logits(self, scores: tf.Tensor, ids: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
+        """Scores over the temperature, without what items gain by being often among negatives."""
+        config = self.loss_config
+        logits = scores / config.temperature
         if config.kind == "sampled_softmax" and config.log_q:
-            targets = _total(tf.reduce_sum(tf.cast(counted, tf.int32))) if config.in_batch else 0
-            positive -= self.catalogue.log_expected(ids, config.negatives, targets)
-            negative -= self.catalogue.log_expected(others, config.negatives, targets)
-        return item_loss(config, positive, negative, real, self.catalogue.size)
+            logits -= self.catalogue.log_expected(ids, config.negatives, targets)
+        return logits
 
     def _drawn(self, queries: tf.Tensor, ids: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        """Scores, ids and whether they count of drawn items, (targets, negatives)."""
+        """Drawn items: scores, ids and whether they count, (targets, negatives).
+
+        Ids that are the same for all targets are (negatives,).
+        """
         count, targets = self.loss_config.negatives, tf.shape(ids)[0]
         if self.loss_config.kind in SHARED:  # among themselves: drawn once for all targets
             drawn = self.catalogue.draw(tf.constant([count]), training=True)
             scores = self.scores(queries, self.items(self.catalogue(drawn), True))
-            drawn = tf.broadcast_to(drawn, [targets, count])
         else:
             drawn = self.catalogue.draw(tf.stack([targets, count]), training=True)
             scores = self.scores(queries, self._vectors(drawn, True))
@@ -167,15 +186,14 @@ class RetrievalModel(Model):
     def _of_batch(
         self, queries: tf.Tensor, ids: tf.Tensor, counted: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        """The same of all targets of the step, on all replicas, (targets, all targets)."""
+        """The same of all targets of the step, on all replicas; their ids are (all targets,)."""
         others = tf.where(counted, ids, 0)
         context = tf.distribute.get_replica_context()
         if context and context.num_replicas_in_sync > 1:
             others = context.all_gather(others, axis=0)  # ids only: vectors would lose gradients
         scores = self.scores(queries, self.items(self.catalogue(others), True))
         real = (others != 0) & (others != ids[:, tf.newaxis])
-        others = tf.broadcast_to(tf.maximum(others, 1), tf.shape(scores))
-        return scores, others, real
+        return scores, tf.maximum(others, 1), real
 
     def best(
         self, users: tf.Tensor, index: tf.Tensor, excluded: tf.Tensor, k: tf.Tensor
@@ -199,6 +217,11 @@ class RetrievalModel(Model):
     def probabilities(self, logits: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         """Scores as they are."""
         return logits
+
+
+def unit(vectors: tf.Tensor) -> tf.Tensor:
+    """Vectors (n, width) divided by their lengths, float32."""
+    return tf.math.l2_normalize(tf.cast(vectors, tf.float32), axis=1)
 
 
 EXCLUDED = tf.float32.min

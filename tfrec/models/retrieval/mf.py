@@ -11,7 +11,7 @@ from tfrec.config import Width
 from tfrec.features import Features
 from tfrec.layers.embedding import Embedding
 from tfrec.models.base import Inputs
-from tfrec.models.retrieval.base import RetrievalModel
+from tfrec.models.retrieval.base import RetrievalModel, unit
 
 
 @keras.utils.register_keras_serializable("tfrec")
@@ -25,6 +25,7 @@ class MF(RetrievalModel):
         features: of the data set, with ids of the user and of the item.
         dim: length of p_u and q_i.
         biases: whether there are biases; b_u matters to losses of single scores alone.
+        normalise: divide p_u and q_i by their lengths.
         stddev: of the initial vectors.
 
     Call: dict of inputs → {"score": (batch,)}.
@@ -36,30 +37,32 @@ class MF(RetrievalModel):
     defaults: ClassVar[dict[str, Any]] = {}
 
     def __init__(
-        self, features: Features, dim: Width = 64, biases: bool = True, stddev: float = 0.1
+        self,
+        features: Features,
+        dim: Width = 64,
+        biases: bool = False,
+        normalise: bool = True,
+        stddev: float = 0.1,
     ) -> None:
         super().__init__(features)
-        if not features.user_id:
-            raise ValueError("needs the user's id: a category of the column named in `user`")
-        user, item = features.feature(features.user_id), self.item_id
+        user, item = features.feature(self.user_id), self.item_id
         tables = {"user": features.table(user.table), "item": features.table(item.table)}
         self.vectors = {name: Embedding(t.size, dim, stddev) for name, t in tables.items()}
         self.biases = {name: Embedding(t.size, 1, 0.0) for name, t in tables.items() if biases}
+        self.normalise = normalise
 
     def users(self, inputs: Inputs, training: bool | None = None) -> tf.Tensor:
         del training
-        ids = inputs[str(self.features.user_id)]
-        vectors = self.vectors["user"](ids)
-        if not self.biases:
-            return vectors
-        bias = self.biases["user"](ids)
-        return tf.concat([vectors, bias, tf.ones_like(bias)], axis=1)
+        vectors, *bias = self._side("user", inputs[self.user_id])
+        return tf.concat([vectors, *bias, *map(tf.ones_like, bias)], axis=1)
 
     def items(self, inputs: Inputs, training: bool | None = None) -> tf.Tensor:
         del training
-        ids = inputs[self.item_id.name]
-        vectors = self.vectors["item"](ids)
-        if not self.biases:
-            return vectors
-        bias = self.biases["item"](ids)
-        return tf.concat([vectors, tf.ones_like(bias), bias], axis=1)
+        vectors, *bias = self._side("item", inputs[self.item_id.name])
+        return tf.concat([vectors, *map(tf.ones_like, bias), *bias], axis=1)
+
+    def _side(self, side: str, ids: tf.Tensor) -> list[tf.Tensor]:
+        """Vectors, and biases (n, 1) where there are some."""
+        vectors = self.vectors[side](ids)
+        parts = [unit(vectors) if self.normalise else vectors]
+        return [*parts, tf.cast(self.biases[side](ids), parts[0].dtype)] if self.biases else parts
