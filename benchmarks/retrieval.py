@@ -38,7 +38,7 @@ DECLARATION: dict[str, Any] = {
     },
     "histories": {"taken": {"length": 100, "features": ["item"]}},
 }
-CHOOSING = ("top_k.monitor=ndcg@20", "top_k.users=4000", "validations_per_epoch=1")
+CHOOSING = ("top_k.monitor=ndcg@20", "top_k.users=3000", "validations_per_epoch=1")
 
 
 @click.command()
@@ -53,7 +53,7 @@ CHOOSING = ("top_k.monitor=ndcg@20", "top_k.users=4000", "validations_per_epoch=
     metavar="ID [KEY=VALUE …]",
     help="Only this one, with these settings; all of retrieval unless given.",
 )
-@click.option("--epochs", default=40, show_default=True, help="Most of them.")
+@click.option("--epochs", default=12, show_default=True, help="Most of them.")
 def main(train: Path, test: Path, name: str, models: tuple[str, ...], epochs: int) -> None:
     """Measure models of retrieval on a data set."""
     place = RUNS / name
@@ -67,12 +67,12 @@ def main(train: Path, test: Path, name: str, models: tuple[str, ...], epochs: in
     rows = []
     for model in models:
         choosing = _trained(held_out, model, epochs, CHOOSING)
-        best = max(choosing["history"], key=lambda v: v["metrics"]["ndcg@20"])
-        found = _trained(whole, model, round(best["epoch"]), test=True)
+        best = round(choosing["best"]["epoch"])
+        found = _trained(whole, model, best, test=True)
         (metrics,) = found["test"][model.split()[0]].values()
         row = [f"`{model}`", *(f"{metrics[m]:.4f}" for m in METRICS)]
         seconds = f"{found['seconds'] / 60:.1f}"
-        rows.append([*row, str(round(best["epoch"])), f"{found['parameters']:,}", seconds])
+        rows.append([*row, str(best), f"{found['parameters']:,}", seconds])
         click.echo(rows[-1])
     command = f"python benchmarks/retrieval.py --train {train} --test {test} --name {name}"
     command += "".join(f" --model {shlex.quote(model)}" for model in models)
@@ -82,9 +82,7 @@ def main(train: Path, test: Path, name: str, models: tuple[str, ...], epochs: in
 
 def _held_out(events: Path) -> dict[str, Path]:
     """Files of nine tenths of the events, and of the rest, by hash."""
-    parts = {
-        split: events.with_name(f"{split}_part.csv") for split in ("train", "validation")
-    }
+    parts = {split: events.with_name(f"{split}_part.csv") for split in ("train", "validation")}
     with (
         events.open(newline="") as source,
         parts["train"].open("w", newline="") as kept,

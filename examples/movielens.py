@@ -1,6 +1,6 @@
-"""Serves an exported MovieLens model, asks it in every way, and recommends movies to a user.
+"""Serves exported MovieLens models, asks them in every way, and recommends movies to a user.
 
-    python examples/movielens.py --run runs/wide_deep
+    python examples/movielens.py --run runs/wide_deep --recommender runs/recommender
 
 The server is stopped at the end, whatever happens.
 """
@@ -12,6 +12,7 @@ import contextlib
 import json
 import os
 import socket
+import statistics
 import subprocess
 import sys
 import time
@@ -31,8 +32,9 @@ ITEM_COLUMNS = ("movieId", "genres", "year")
 
 @click.command()
 @click.option("--run", "run_directory", required=True, type=Path, help="Run directory.")
+@click.option("--recommender", type=Path, help="Where `python -m tfrec.recommend` has exported.")
 @click.option("--user", help="Id of a user in the sample; one with a long history unless given.")
-def main(run_directory: Path, user: str | None) -> None:
+def main(run_directory: Path, recommender: Path | None, user: str | None) -> None:
     """Serve a run's export, send a request of each kind and print recommendations."""
     from tfrec.cli import quiet_import
 
@@ -40,10 +42,13 @@ def main(run_directory: Path, user: str | None) -> None:
         import tensorflow as tf  # noqa: F401
 
     data = _data_directory(run_directory)
+    example, row = _request_of(data, user)
     with _server(run_directory / "export") as (rest, grpc):
-        example, row = _request_of(data, user)
         _every_kind(rest, grpc, example, row)
-        _recommend(grpc, data, row)
+        _rank(grpc, data, row)
+    if recommender:
+        with _server(recommender / "export") as (rest, _):
+            _recommend(rest, data, row)
 
 
 def _data_directory(run_directory: Path) -> Path:
@@ -191,7 +196,7 @@ def _predict(address: str, signature: str, inputs: dict[str, Any]) -> Any:
         return tf.make_ndarray(stub.Predict(request, timeout=30).outputs["like"])
 
 
-def _recommend(grpc_address: str, data: Path, row: dict[str, Any]) -> None:
+def _rank(grpc_address: str, data: Path, row: dict[str, Any]) -> None:
     """Ranks all movies of the catalogue that the user is not known to like, in one request."""
     import pyarrow.parquet as pq
     import tensorflow as tf
@@ -207,10 +212,34 @@ def _recommend(grpc_address: str, data: Path, row: dict[str, Any]) -> None:
     ranked = candidates.assign(score=scores).sort_values("score", ascending=False).head(10)
     liked = [titles[movie] for movie in reversed(row["liked_movieId"])]
     print(f"\nUser {row['userId']}: {count:,} movies ranked\n")
-    print(f"{'liked, newest first':<44}    recommended")
+    print(f"{'liked, newest first':<44}    ranked first")
     best = zip(ranked.score, ranked.title, strict=True)
     for title, (score, movie) in zip([*liked, *[""] * 10], best, strict=False):
         print(f"{title[:44]:<44}    {score:.3f}  {movie[:44]}")
+    print()
+
+
+def _recommend(rest: str, data: Path, row: dict[str, Any]) -> None:
+    """Asks for recommendations: the server finds candidates and ranks them, without seen ones."""
+    import pyarrow.parquet as pq
+
+    items = pq.read_table(data / "items").to_pandas()
+    titles = dict(zip(items.movieId, items.title, strict=True))
+    request = {name: row[name] for name in USER_COLUMNS}
+    request |= {"k": 10, "exclude_seen": True, "exclude": [""]}
+    body = {"signature_name": "recommend", "instances": [request]}
+    url = f"{rest}/v1/models/movielens:predict"
+    seconds = []
+    for _ in range(30):
+        started = time.perf_counter()
+        answer = _post(url, body)["predictions"][0]
+        seconds.append(time.perf_counter() - started)
+    median = 1000 * statistics.median(seconds)
+    print(f"\nPOST predict, recommend: {median:.1f} ms a request, the median of {len(seconds)}\n")
+    print(f"{'retrieval':>9}  {'ranking':>9}  recommended to user {row['userId']}")
+    columns = (answer[name] for name in ("retrieval_scores", "scores", "items"))
+    for retrieved, ranked, item in zip(*columns, strict=True):
+        print(f"{retrieved:>9.3f}  {ranked:>9.3f}  {titles[item]}")
     print()
 
 

@@ -173,7 +173,7 @@ def test_warm_up_requests_can_be_answered(model: str, runs: dict[str, Path]) -> 
             answer = function(**{n: tf.make_ndarray(v) for n, v in request.inputs.items()})
             assert (answer["items"].numpy() != b"").all()
             answered += 1
-    assert answered == 3
+    assert answered == (3 if model == "mf" else 2)
 
 
 @pytest.mark.parametrize(

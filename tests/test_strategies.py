@@ -255,3 +255,10 @@ def test_jit_is_refused_on_several_devices(shop: Path, tmp_path: Path) -> None:
     assert result.exit_code == 1
     assert "jit works on one device only" in result.output
     assert not (tmp_path / "run").exists()
+
+
+def test_jit_is_refused_where_xla_lacks_operations(shop: Path, tmp_path: Path) -> None:
+    command = ["--data", str(shop), "--model", "youtube_dnn", "--output", str(tmp_path / "run")]
+    result = CliRunner().invoke(train.main, [*command, "--jit"])
+    assert result.exit_code == 1
+    assert result.output.strip() == "Error: XLA lacks operations of model youtube_dnn: leave out --jit"

@@ -89,6 +89,8 @@ class Feature:
 class History:
     """Past events of the user, oldest first, padded with 0 on the right.
 
+    Where the data set has no time: other training events of the user, in an order by hash.
+
     Attributes:
         name: of the history.
         length: most events kept; the newest stay.

@@ -79,6 +79,8 @@ class Trainer:
         self.positive: str | None = None  # label that examples have to have, if any
         with self.strategy.scope():
             self.model = run.build_model()
+            if config.jit and not self.model.xla:
+                raise UserError(f"XLA lacks operations of model {config.model.id}: leave out --jit")
             if isinstance(self.model, RetrievalModel):
                 self.rows = learn_items(self.model, config, run.features)
                 self.positive = next((label.name for label in run.features.labels), None)

@@ -102,7 +102,9 @@ _OF_TOWERS: tuple[dict[str, Any], ...] = ({"hidden": []}, {"hidden": [8, 6], "ac
 _NO_HISTORY = ("mf", {"dim": 4})
 
 RETRIEVAL_CASES: dict[str, Case] = {
-    "mf": Case({"dim": 4}, mf, interaction, None, variants=({"normalise": False}, {"biases": True})),
+    "mf": Case(
+        {"dim": 4}, mf, interaction, None, variants=({"normalise": False}, {"biases": True})
+    ),
     "als_mlp": Case(_TOWERS, als_mlp, interaction, None, variants=_OF_TOWERS),
     "ncf": Case(
         {"dim": 4, "hidden": [16, 8]},

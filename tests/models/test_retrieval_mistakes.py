@@ -23,6 +23,7 @@ from tfrec.strict import UserError
 
 MODELS = [entry.id for entry in ENTRIES if entry.family == "retrieval"]
 IN_BATCH = ItemLossConfig(in_batch=True, negatives=0)
+PLAIN = IN_BATCH.model_copy(update={"log_q": False})
 
 
 def learning(model: Any, loss: ItemLossConfig) -> Any:
@@ -112,7 +113,7 @@ def divergence(log_q: bool, sign: float = 1.0) -> float:
     model.catalogue.fill({}, counts, exponent=0.0)
     expected = model.catalogue.log_expected
     object.__setattr__(model.catalogue, "log_expected", lambda *given: sign * expected(*given))
-    learning(model, IN_BATCH.model_copy(update={"log_q": log_q}))
+    learning(model, IN_BATCH if log_q else PLAIN)
     step = tf.function(model.train_step)
     for part in np.split(np.arange(len(events)), 200):
         inputs = {"user": users[part] + 1, "item": items[part] + 1}
@@ -124,7 +125,7 @@ def divergence(log_q: bool, sign: float = 1.0) -> float:
 
 
 def test_log_q_has_the_sign_that_gives_the_items_their_probabilities() -> None:
-    """Popular items are often in batches: what makes up for it has to be taken from their scores."""
+    """Popular items are often in batches: what makes up for it is taken from their scores."""
     corrected = divergence(log_q=True)
     assert corrected < 0.1
     assert divergence(log_q=False) > 5 * corrected
@@ -132,7 +133,7 @@ def test_log_q_has_the_sign_that_gives_the_items_their_probabilities() -> None:
 
 
 def test_an_item_that_is_in_the_batch_twice_is_no_negative_of_itself() -> None:
-    built = learning(make("two_tower", normalise=False), IN_BATCH.model_copy(update={"log_q": False}))
+    built = learning(make("two_tower", normalise=False), PLAIN)
     randomise(built)
     inputs = batch(6)
     inputs["item"] = np.array([3, 5, 3, 3, 9, 5])

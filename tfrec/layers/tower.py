@@ -37,7 +37,7 @@ class Tower(keras.layers.Layer):
         mlp: what comes last.
 
     Call: dict of inputs → (batch, width of the MLP). Of the inputs, only those of the fields and
-    histories are looked at.
+    histories are looked at. XLA does not have the operations of histories.
     """
 
     def __init__(

@@ -11,7 +11,7 @@ from tfrec.config import Width
 from tfrec.features import Features
 from tfrec.layers.embedding import Embedding
 from tfrec.models.base import Inputs
-from tfrec.models.retrieval.base import RetrievalModel, unit
+from tfrec.models.retrieval.base import OF_UNIT_VECTORS, RetrievalModel, unit
 
 
 @keras.utils.register_keras_serializable("tfrec")
@@ -34,7 +34,7 @@ class MF(RetrievalModel):
         ValueError: the features have no id of the user.
     """
 
-    defaults: ClassVar[dict[str, Any]] = {}
+    defaults: ClassVar[dict[str, Any]] = OF_UNIT_VECTORS
 
     def __init__(
         self,

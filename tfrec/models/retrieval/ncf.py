@@ -56,7 +56,7 @@ class NCF(RetrievalModel):
         first, *others = hidden
         user, item = features.feature(self.user_id), self.item_id
         parts = ("mlp", "gmf") if gmf else ("mlp",)
-        self.vectors = {
+        self.vectors: dict[str, dict[str, Embedding]] = {
             side.role: {
                 part: Embedding(features.table(side.table).size, dim, stddev) for part in parts
             }
@@ -89,7 +89,8 @@ class NCF(RetrievalModel):
             return self._pairs(users[:, tf.newaxis], items)
         # All pairs at once would take as many rows of the MLP's widths.
         count, of_items = tf.shape(users)[0], tf.shape(items)[0]
-        at_once = tf.clip_by_value(PAIRS_AT_ONCE // tf.maximum(of_items, 1), 1, tf.maximum(count, 1))
+        at_once = PAIRS_AT_ONCE // tf.maximum(of_items, 1)
+        at_once = tf.clip_by_value(at_once, 1, tf.maximum(count, 1))
         padded = tf.pad(users, [[0, -count % at_once], [0, 0]])
         parts = tf.reshape(padded, [-1, at_once, users.shape[1]])
         found = tf.map_fn(

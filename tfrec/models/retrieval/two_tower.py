@@ -46,6 +46,7 @@ class TwoTower(RetrievalModel):
     defaults: ClassVar[dict[str, Any]] = {
         "item_loss": {"in_batch": True, "negatives": 0, "temperature": 0.05}
     }
+    xla: ClassVar[bool] = False
 
     def __init__(
         self,

@@ -13,7 +13,7 @@ from tfrec.layers.embedding import Embedding
 from tfrec.layers.mlp import MLP
 from tfrec.layers.tower import Tower, embedding_tables
 from tfrec.models.base import Inputs
-from tfrec.models.retrieval.base import RetrievalModel, unit
+from tfrec.models.retrieval.base import OF_UNIT_VECTORS, RetrievalModel, unit
 
 
 @keras.utils.register_keras_serializable("tfrec")
@@ -46,7 +46,8 @@ class YouTubeDNN(RetrievalModel):
         ValueError: `example_age` is no number of the data set.
     """
 
-    defaults: ClassVar[dict[str, Any]] = {}
+    defaults: ClassVar[dict[str, Any]] = OF_UNIT_VECTORS
+    xla: ClassVar[bool] = False
 
     def __init__(
         self,
