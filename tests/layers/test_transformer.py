@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from tests.models.history_reference import transformer_block
 from tests.support import randomise
-from tfrec.layers.transformer import Distances, TransformerBlock, distances, newest_first
+from tfrec.layers.transformer import Positions, TransformerBlock, distances, newest_first
 
 COUNTS = [5, 3, 1]
 MASK = np.arange(5) < np.array(COUNTS)[:, np.newaxis]
@@ -74,7 +74,7 @@ def test_distances_count_back_from_the_newest_event() -> None:
 
 
 def test_older_events_share_the_vector_of_the_largest_distance() -> None:
-    layer = Distances(3, 2)
+    layer = Positions(3, 2)
     layer(tf.constant([[1]]))
     layer.vectors.assign(np.arange(8).reshape(4, 2))
     found = layer(tf.constant([[7, 4, 3, 2, 1, 0, -1]])).numpy()

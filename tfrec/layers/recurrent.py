@@ -41,6 +41,15 @@ def last_state(states: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
     return last * tf.cast(count > 0, states.dtype)[:, tf.newaxis]
 
 
+class OneStepGRUCell(keras.layers.GRUCell):
+    """A GRU cell whose gradients end at the state that it is given."""
+
+    def call(
+        self, inputs: tf.Tensor, states: list[tf.Tensor], training: bool | None = None
+    ) -> tuple[tf.Tensor, list[tf.Tensor]]:
+        return super().call(inputs, tf.nest.map_structure(tf.stop_gradient, states), training)
+
+
 class InterestEvolution(keras.layers.Layer):
     """A GRU whose update gate u_t is driven by the attention a_t of every step.
 

@@ -11,8 +11,12 @@ from tfrec.layers.dropout import Dropout
 class TransformerBlock(keras.layers.Layer):
     """s = LN(x + MultiHead(x)), then LN(s + W_2 act(W_1 s + b_1) + b_2), with dropout on both sums.
 
+    With `pre_norm` each part is normalised at its input: s = x + MultiHead(LN(x)), then
+    s + W_2 act(W_1 LN(s) + b_1) + b_2.
+
     Source: Vaswani et al. 2017, Attention Is All You Need, section 3.1; as Chen et al. 2019,
-    Behavior Sequence Transformer, equations 2 to 5 use it.
+    Behavior Sequence Transformer, equations 2 to 5 use it. `pre_norm`: Kang & McAuley 2018,
+    Self-Attentive Sequential Recommendation, section III-C.
 
     Args:
         heads: of the attention.
@@ -20,6 +24,7 @@ class TransformerBlock(keras.layers.Layer):
         dropout: of both parts.
         activation: of the inner layer.
         causal: a step sees no later one.
+        pre_norm: normalise the inputs of the parts, not the sums.
 
     Call: (batch, steps, width) and mask (batch, steps) → same shape. No step sees a padded one.
     Memory: batch × heads × steps².
@@ -32,10 +37,11 @@ class TransformerBlock(keras.layers.Layer):
         dropout: float = 0.0,
         activation: str = "leaky_relu",
         causal: bool = False,
+        pre_norm: bool = False,
         **kwargs,
     ) -> None:
         super().__init__(**kwargs)
-        self.heads, self.causal = heads, causal
+        self.heads, self.causal, self.pre_norm = heads, causal, pre_norm
         self.inner = keras.layers.Dense(inner, activation)
         self.norms = [keras.layers.LayerNormalization(epsilon=1e-6) for _ in range(2)]
         self.dropouts = [Dropout(dropout) for _ in range(2)]
@@ -47,25 +53,30 @@ class TransformerBlock(keras.layers.Layer):
         super().build(input_shape)
 
     def call(self, inputs: tf.Tensor, mask: tf.Tensor, training: bool | None = None) -> tf.Tensor:
-        attended = self.attention(
-            inputs, inputs, attention_mask=mask[:, tf.newaxis], use_causal_mask=self.causal
-        )
-        value = self.norms[0](inputs + self.dropouts[0](attended, training=training))
-        fed = self.outer(self.inner(value))
-        return self.norms[1](value + self.dropouts[1](fed, training=training))
+        def attended(value: tf.Tensor) -> tf.Tensor:
+            seen = mask[:, tf.newaxis]
+            return self.attention(value, value, attention_mask=seen, use_causal_mask=self.causal)
+
+        def fed(value: tf.Tensor) -> tf.Tensor:
+            return self.outer(self.inner(value))
+
+        value = inputs
+        for part, norm, dropout in zip((attended, fed), self.norms, self.dropouts, strict=True):
+            if self.pre_norm:
+                value += dropout(part(norm(value)), training=training)
+            else:
+                value = norm(value + dropout(part(value), training=training))
+        return value
 
 
-class Distances(keras.layers.Layer):
-    """A learned vector for how many events ago a step was: 1 for the newest event.
-
-    Source: Chen et al. 2019, Behavior Sequence Transformer, section 2.1.1, with the order of the
-    events in place of their times.
+class Positions(keras.layers.Layer):
+    """A learned vector for each place in a sequence.
 
     Args:
-        length: largest distance; older events share its vector.
+        length: last place; those behind it share its vector.
         dim: length of the vectors.
 
-    Call: distances (batch, steps), see `distances` → (batch, steps, dim).
+    Call: places (…,), from 0 → (…, dim).
     """
 
     def __init__(self, length: int, dim: int, **kwargs) -> None:
@@ -80,12 +91,22 @@ class Distances(keras.layers.Layer):
         )
         super().build(input_shape)
 
-    def call(self, ago: tf.Tensor) -> tf.Tensor:
-        return tf.gather(self.vectors, tf.clip_by_value(ago, 0, self.length))
+    def call(self, places: tf.Tensor) -> tf.Tensor:
+        return tf.gather(self.vectors, tf.clip_by_value(places, 0, self.length))
 
 
 def distances(mask: tf.Tensor) -> tf.Tensor:
-    """How many events ago every event was, 1 for the newest; not above 0 at padding."""
+    """How many events ago every event was, 1 for the newest; not above 0 at padding.
+
+    Source: Chen et al. 2019, Behavior Sequence Transformer, section 2.1.1, with the order of the
+    events in place of their times.
+
+    Args:
+        mask: (batch, events), real events first.
+
+    Returns:
+        (batch, events).
+    """
     count = tf.reduce_sum(tf.cast(mask, tf.int32), axis=1, keepdims=True)
     return count - tf.range(tf.shape(mask)[1])
 

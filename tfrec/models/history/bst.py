@@ -11,7 +11,7 @@ from tfrec.config import Activation, Share, Width, Widths
 from tfrec.features import Features
 from tfrec.layers.embedding import Embeddings, field_vectors, history_vectors
 from tfrec.layers.mlp import MLP
-from tfrec.layers.transformer import Distances, TransformerBlock, distances, newest_first
+from tfrec.layers.transformer import Positions, TransformerBlock, distances, newest_first
 from tfrec.models.base import SMALL_HISTORIES, Inputs, RankingModel
 
 
@@ -52,7 +52,7 @@ class BST(RankingModel):
     ) -> None:
         super().__init__(features)
         self.embeddings = Embeddings(features, dim, features.histories)
-        self.distances = {h.name: Distances(h.length, dim) for h in features.histories}
+        self.distances = {h.name: Positions(h.length, dim) for h in features.histories}
         self.blocks = {
             history.name: [TransformerBlock(heads, 4 * dim, dropout) for _ in range(blocks)]
             for history in features.histories

@@ -14,7 +14,7 @@ from tfrec.features import Features, History
 from tfrec.layers.embedding import Embeddings, field_vectors, history_vectors
 from tfrec.layers.mlp import MLP
 from tfrec.layers.next_event import NextItem
-from tfrec.layers.transformer import Distances, TransformerBlock, distances
+from tfrec.layers.transformer import Positions, TransformerBlock, distances
 from tfrec.models.base import SMALL_HISTORIES, Inputs, RankingModel
 
 
@@ -62,7 +62,7 @@ class TransformerJoint(RankingModel):
         histories = features.histories
         self.auxiliary_weight = auxiliary_weight
         self.embeddings = Embeddings(features, dim, histories)
-        self.distances = {h.name: Distances(h.length, dim) for h in histories}
+        self.distances = {h.name: Positions(h.length, dim) for h in histories}
 
         def stacks(causal: bool) -> dict[str, list[TransformerBlock]]:
             return {

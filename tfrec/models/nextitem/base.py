@@ -6,6 +6,7 @@ import tensorflow as tf
 
 from tfrec.features import Features
 from tfrec.layers.embedding import Embedding
+from tfrec.layers.padding import short_and_long
 from tfrec.layers.recurrent import last_state
 from tfrec.models.base import Inputs
 from tfrec.models.retrieval.base import RetrievalModel
@@ -21,47 +22,76 @@ class NextItemModel(RetrievalModel):
     Args:
         features: of the data set; the first feature of a history repeats the item's id.
         dim: length of the item vectors.
+        special: ids behind those of the table, which stand for no item.
 
     Raises:
         ValueError: there is no such history.
     """
 
-    def __init__(self, features: Features, dim: int) -> None:
+    def __init__(self, features: Features, dim: int, special: int = 0) -> None:
         super().__init__(features)
         found = [h for h in features.histories if h.mask_feature.mirrors == features.item_id]
         if not found:
             raise ValueError("needs a history whose first feature is the item's id")
         self.history = found[0]
-        self.embedding = Embedding(features.table(self.item_id.table).size, dim)
+        self.embedding = Embedding(features.table(self.item_id.table).size + special, dim)
 
     def states(self, ids: tf.Tensor, training: bool | None) -> tf.Tensor:
-        """(batch, events, dim) states after each event.
+        """(batch, steps, dim) states at each step.
 
         Args:
-            ids: (batch, events) items, oldest first, 0 behind the last one.
+            ids: (batch, steps) items, oldest first, 0 behind the last one.
             training: whether dropout and the like take part.
         """
         raise NotImplementedError
 
+    def states_of(self, ids: tf.Tensor, training: bool | None) -> tf.Tensor:
+        """`states`, with little padding computed."""
+        return short_and_long(lambda part: self.states(part, training), ids)
+
     def users(self, inputs: Inputs, training: bool | None = None) -> tf.Tensor:
         ids = inputs[self.history.mask_feature.name]
-        return last_state(self.states(ids, training), ids != 0)
+        return last_state(self.states_of(ids, training), ids != 0)
 
     def items(self, inputs: Inputs, training: bool | None = None) -> tf.Tensor:
         return self.embedding(inputs[self.item_id.name])
 
+    def sequences(self, inputs: Inputs) -> tuple[tf.Tensor, tf.Tensor]:
+        """Histories with the examples' own items behind them.
+
+        Returns:
+            (batch, events + 1) ids, and which of them are to be told.
+        """
+        history, item = inputs[self.history.mask_feature.name], inputs[self.item_id.name]
+        ids = followed_by(history, item)
+        told = ids != 0
+        if not self.features.sequences:
+            told &= tf.pad(history, [[0, 0], [0, 1]]) == 0
+        return ids, told
+
     def target_ids(self, inputs: Inputs) -> tf.Tensor:
         """(batch, events): the item after each event, where it is to be told."""
-        ids = inputs[self.history.mask_feature.name]
-        following = tf.concat([ids[:, 1:], tf.zeros_like(ids[:, :1])], axis=1)
-        count = tf.reduce_sum(tf.cast(ids != 0, tf.int32), axis=1, keepdims=True)
-        last = tf.range(tf.shape(ids)[1]) == count - 1
-        if not self.features.sequences:
-            following = tf.zeros_like(following)
-        return tf.where(last, inputs[self.item_id.name][:, tf.newaxis], following)
+        ids, told = self.sequences(inputs)
+        return tf.where(told, ids, 0)[:, 1:]
 
     def targets(self, inputs: Inputs) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         ids = self.target_ids(inputs)
-        states = self.states(inputs[self.history.mask_feature.name], training=True)
+        states = self.states_of(inputs[self.history.mask_feature.name], training=True)
         places = tf.where(ids != 0)
         return tf.gather_nd(states, places), tf.gather_nd(ids, places), places[:, 0]
+
+
+def followed_by(history: tf.Tensor, item: tf.Tensor) -> tf.Tensor:
+    """Sequences with one more item.
+
+    Args:
+        history: (batch, events) ids, 0 behind the last one.
+        item: (batch,) ids, or one for all.
+
+    Returns:
+        (batch, events + 1) ids.
+    """
+    events = tf.shape(history)[1]
+    count = tf.math.count_nonzero(history, axis=1, dtype=tf.int32)
+    last = tf.one_hot(count, events + 1, dtype=history.dtype)
+    return tf.pad(history, [[0, 0], [0, 1]]) + last * tf.reshape(item, [-1, 1])

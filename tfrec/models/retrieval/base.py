@@ -148,10 +148,8 @@ class RetrievalModel(Model):
         config = self.loss_config
         if config.kind == "softmax":
             scores = self.scores(queries, self.items(self.catalogue(self.all_ids), True))
-            others = tf.range(1, self.catalogue.size + 1, dtype=ids.dtype) != ids[:, tf.newaxis]
-            positive = tf.gather(scores, ids - 1, batch_dims=1)
-            return item_loss(
-                config, positive / config.temperature, scores / config.temperature, others, 0
+            return tf.nn.sparse_softmax_cross_entropy_with_logits(
+                ids - 1, scores / config.temperature
             )
         targets = _total(tf.reduce_sum(tf.cast(counted, tf.int32))) if config.in_batch else 0
         positive = self.scores(queries, self._vectors(ids[:, tf.newaxis], True))[:, 0]
