@@ -55,16 +55,16 @@ class BERT4Rec(NextItemModel):
         self.mask_id = self.embedding.size - 1
         self.biases = Embedding(self.embedding.size, 1, 0.0)
         self.positions = Positions(self.history.length, dim)
+        self.norm = keras.layers.LayerNormalization(epsilon=1e-6)
         self.dropout = Dropout(dropout)
         self.blocks = [TransformerBlock(heads, 4 * dim, dropout, "gelu") for _ in range(blocks)]
         self.projection = keras.layers.Dense(dim, "gelu")
         self.cloze = Cloze(masked, last_only)
+        self.cloze.build(())  # only training calls it
 
     def states(self, ids: tf.Tensor, training: bool | None) -> tf.Tensor:
-        vectors = self.embedding(ids)
-        value = self.dropout(
-            vectors + self.positions(tf.range(tf.shape(ids)[1])), training=training
-        )
+        value = self.embedding(ids) + self.positions(tf.range(tf.shape(ids)[1]))
+        value = self.dropout(self.norm(value), training=training)
         for block in self.blocks:
             value = block(value, ids != 0, training=training)
         return value
@@ -86,9 +86,7 @@ class BERT4Rec(NextItemModel):
     def targets(self, inputs: Inputs) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         ids, told = self.sequences(inputs)
         masked = self.cloze(told, training=True)
-        states = self.states_of(
-            tf.where(masked, tf.constant(self.mask_id, ids.dtype), ids), training=True
-        )
+        states = self.states_of(tf.where(masked, tf.constant(self.mask_id, ids.dtype), ids), training=True)
         places = tf.where(masked)
         return self._projected(states, masked), tf.gather_nd(ids, places), places[:, 0]
 
