@@ -19,7 +19,7 @@ from tfrec.models.nextitem.base import NextItemModel, followed_by
 
 @keras.utils.register_keras_serializable("tfrec")
 class BERT4Rec(NextItemModel):
-    """s = ⟨GELU(W h_t + b), v⟩ + b_v, with h_t of Transformer blocks over both sides of [MASK] at t.
+    """s = ⟨GELU(W h_t + b), v⟩ + b_v, h_t of Transformer blocks over both sides of [MASK] at t.
 
     In training some items of a sequence are masked, and told from the others. To recommend, one
     [MASK] follows the history, and nothing else is masked.
