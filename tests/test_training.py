@@ -409,7 +409,7 @@ def test_workers_share_the_batches_of_every_pass(
     features = Features.load(shop)
 
     def batches(*workers: int) -> list[Any]:
-        read = training_batches(shop, features, 32, 5, range(2), 0, *workers)
+        read = training_batches(shop, features, 32, 5, range(2), 0, None, *workers)
         return [tf.nest.map_structure(lambda t: t.numpy(), batch) for batch in read]
 
     alone, first, second = batches(), batches(2, 0), batches(2, 1)
