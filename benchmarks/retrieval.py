@@ -53,7 +53,7 @@ CHOOSING = ("top_k.monitor=ndcg@20", "top_k.users=3000", "validations_per_epoch=
     metavar="ID [KEY=VALUE …]",
     help="Only this one, with these settings; all of retrieval unless given.",
 )
-@click.option("--epochs", default=12, show_default=True, help="Most of them.")
+@click.option("--epochs", default=20, show_default=True, help="Most of them.")
 def main(train: Path, test: Path, name: str, models: tuple[str, ...], epochs: int) -> None:
     """Measure models of retrieval on a data set."""
     place = RUNS / name

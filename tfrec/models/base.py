@@ -20,13 +20,14 @@ from tfrec.task_weights import KINDS, GradNorm, TaskWeights
 Inputs = dict[str, tf.Tensor]
 
 # Training settings for some 100,000 examples, where larger steps overfit within an epoch: all but
-# those of the first-order weights, which have to be found before.
+# those of the first-order weights, which have to be found before. Validations are noisy meanwhile.
 SMALL_DATA: dict[str, Any] = {
+    "patience": 6,
     "optimizers": {
         "linear": {"learning_rate": 3.0},
         "embedding": {"learning_rate": 1e-4, "l2": 1e-3},
         "dense": {"learning_rate": 1e-4},
-    }
+    },
 }
 # The same for models that look at histories, in the same tables as the candidates.
 SMALL_HISTORIES: dict[str, Any] = {

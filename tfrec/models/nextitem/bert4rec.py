@@ -19,7 +19,7 @@ from tfrec.models.nextitem.base import NextItemModel, followed_by
 
 @keras.utils.register_keras_serializable("tfrec")
 class BERT4Rec(NextItemModel):
-    """s = ⟨GELU(W h_t + b), v⟩ + b_v, h_t of Transformer blocks that see both sides of a [MASK] at t.
+    """s = ⟨GELU(W h_t + b), v⟩ + b_v, h_t of Transformer blocks over both sides of [MASK] at t.
 
     In training some items of a sequence are masked, and told from the others. To recommend, one
     [MASK] follows the history, and nothing else is masked.
@@ -86,7 +86,9 @@ class BERT4Rec(NextItemModel):
     def targets(self, inputs: Inputs) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         ids, told = self.sequences(inputs)
         masked = self.cloze(told, training=True)
-        states = self.states_of(tf.where(masked, tf.constant(self.mask_id, ids.dtype), ids), training=True)
+        states = self.states_of(
+            tf.where(masked, tf.constant(self.mask_id, ids.dtype), ids), training=True
+        )
         places = tf.where(masked)
         return self._projected(states, masked), tf.gather_nd(ids, places), places[:, 0]
 

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import tensorflow as tf
 import tf_keras as keras
 
-from tfrec.config import Activation, Share, Width, Widths
+from tfrec.config import Activation, Share, Width, Widths, merge
 from tfrec.features import Features
 from tfrec.layers.embedding import FieldEmbeddings
 from tfrec.layers.interactions import BiInteraction
@@ -38,7 +38,10 @@ class DeepFM(RankingModel):
     Call: dict of inputs → {task: (batch,) logits}.
     """
 
-    defaults: ClassVar[dict[str, Any]] = SMALL_DATA
+    defaults: ClassVar[dict[str, Any]] = merge(
+        SMALL_DATA,
+        {"optimizers": {"embedding": {"learning_rate": 3e-5}, "dense": {"learning_rate": 3e-5}}},
+    )
 
     def __init__(
         self,

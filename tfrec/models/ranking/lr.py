@@ -25,8 +25,7 @@ class LR(RankingModel):
     Call: dict of inputs → {task: (batch,) logits}.
     """
 
-    # Steps of that size make validations noisy: patience has to be longer.
-    defaults: ClassVar[dict[str, Any]] = {**SMALL_DATA, "patience": 6}
+    defaults: ClassVar[dict[str, Any]] = SMALL_DATA
 
     def __init__(self, features: Features, crosses: bool = True) -> None:
         super().__init__(features)

@@ -17,8 +17,8 @@ SCORE = "score"
 # Training settings for scores of vectors of length 1, and some 1,000,000 examples.
 OF_UNIT_VECTORS: dict[str, Any] = {
     "batch_size": 2048,
-    "optimizers": {"embedding": {"learning_rate": 0.02}, "dense": {"learning_rate": 0.003}},
-    "item_loss": {"negatives": 256, "temperature": 0.1},
+    "optimizers": {"embedding": {"learning_rate": 0.01}, "dense": {"learning_rate": 0.003}},
+    "item_loss": {"negatives": 512, "exponent": 0.5, "temperature": 0.1},
 }
 
 
