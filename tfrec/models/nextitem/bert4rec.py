@@ -62,7 +62,9 @@ class BERT4Rec(NextItemModel):
 
     def states(self, ids: tf.Tensor, training: bool | None) -> tf.Tensor:
         vectors = self.embedding(ids)
-        value = self.dropout(vectors + self.positions(tf.range(tf.shape(ids)[1])), training=training)
+        value = self.dropout(
+            vectors + self.positions(tf.range(tf.shape(ids)[1])), training=training
+        )
         for block in self.blocks:
             value = block(value, ids != 0, training=training)
         return value
@@ -84,7 +86,9 @@ class BERT4Rec(NextItemModel):
     def targets(self, inputs: Inputs) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         ids, told = self.sequences(inputs)
         masked = self.cloze(told, training=True)
-        states = self.states_of(tf.where(masked, tf.constant(self.mask_id, ids.dtype), ids), training=True)
+        states = self.states_of(
+            tf.where(masked, tf.constant(self.mask_id, ids.dtype), ids), training=True
+        )
         places = tf.where(masked)
         return self._projected(states, masked), tf.gather_nd(ids, places), places[:, 0]
 
