@@ -26,7 +26,7 @@ from tfrec.train import train
 
 RUNS = Path("runs/catalogue")
 METRICS = ("auc", "gauc", "log_loss")
-HEADER = ("model", "AUC", "GAUC", "log loss", "parameters", "best epoch")
+HEADER = ("model", "AUC", "GAUC", "log loss", "parameters", "examples/s", "seconds")
 # All models of one task by their defaults; crosses are of the linear models alone, so lr without
 # them too.
 ROWS = (
@@ -56,7 +56,7 @@ def main(data: str, models: tuple[str, ...], seeds: int) -> None:
     label = features.labels[0].name
     for name in ("global mean", "item mean"):
         found = runs[-1]["test"][name][label]
-        rows.append([name, *(f"{found[metric]:.4f}" for metric in METRICS), "", ""])
+        rows.append([name, *(f"{found[metric]:.4f}" for metric in METRICS), "", "", ""])
     command = f"python benchmarks/catalogue.py --data {data}"
     command += "".join(f" --model {shlex.quote(model)}" for model in models)
     write(f"catalogue {features.name}", command, HEADER, rows)
@@ -75,12 +75,12 @@ def _measure(data: str, name: str, model: str, seed: int) -> dict[str, Any]:
 
 
 def _summary(runs: list[dict[str, Any]]) -> list[str]:
-    """Cells: metrics as mean ± standard deviation, parameters, and the mean of the best epochs."""
+    """Cells: metrics as mean ± standard deviation, parameters, and means of rates and times."""
     tests = [next(iter(next(iter(run["test"].values())).values())) for run in runs]
     of_metrics = [[test[metric] for test in tests] for metric in METRICS]
     cells = [f"{np.mean(values):.4f} ± {np.std(values):.4f}" for values in of_metrics]
-    epochs = np.mean([run["best"]["epoch"] for run in runs])
-    return [*cells, f"{runs[0]['parameters']:,}", f"{epochs:.1f}"]
+    means = [np.mean([run[name] for run in runs]) for name in ("examples_per_second", "seconds")]
+    return [*cells, f"{runs[0]['parameters']:,}", *(f"{mean:,.0f}" for mean in means)]
 
 
 if __name__ == "__main__":

@@ -110,4 +110,6 @@ def randomise(model: Any, seed: int = 0, scale: float = 0.5) -> None:
             variable.assign(rng.uniform(0.5, 1.5, variable.shape))
     if isinstance(model, RetrievalModel):
         size = model.catalogue.size
-        model.catalogue.fill(batch(size, seed), rng.integers(1, 50, size), exponent=0.5)
+        model.catalogue.fill(
+            batch(size, seed, model.features), rng.integers(1, 50, size), exponent=0.5
+        )

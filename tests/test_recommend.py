@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from tensorflow_serving.apis import prediction_log_pb2
 
 from tests.test_export import sample
-from tfrec import catalogue
+from tfrec import catalogue, evaluate
 from tfrec.features import Features
 from tfrec.recommend import main
 from tfrec.recommending import item_columns
@@ -191,6 +191,19 @@ def test_runs_of_the_wrong_kind_are_refused(
     assert done.exit_code == 1
     assert message in done.output
     assert not (tmp_path / "out").exists()
+
+
+def test_without_labels_every_event_is_positive(shop: Path, tmp_path: Path) -> None:
+    values = {"data": str(shop), "model": {"id": "mf"}, "epochs": 1, "batch_size": 64, "labels": []}
+    train(values, tmp_path / "run", export=False)
+    done = CliRunner().invoke(evaluate.main, ["--run", str(tmp_path / "run")])
+    assert done.exit_code == 0, done.output
+    assert "test, 24 users\nall items, seen ones removed" in done.output
+    train({**values, "labels": ["bought"]}, tmp_path / "fewer", export=False)
+    steps = [
+        Run.load(tmp_path / name).metrics()["history"][-1]["step"] for name in ("run", "fewer")
+    ]
+    assert steps[0] > steps[1]
 
 
 def test_training_tells_the_protocol_of_its_figures(runs: dict[str, Path]) -> None:

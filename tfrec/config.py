@@ -297,7 +297,8 @@ class TrainConfig(Strict):
         data: data set directory.
         model: which model, and its hyperparameters.
         labels: tasks to learn; a ranking model takes one, the data set's first unless given, and a
-            model of several tasks all of them.
+            model of several tasks all of them. To models that score all items, those with label 1
+            are positive; with an empty list all examples are.
         batch_size: examples per step, over all devices.
         epochs: most passes over the training split.
         validations_per_epoch: how often validation metrics are taken, and patience counted.
@@ -323,7 +324,7 @@ class TrainConfig(Strict):
 
     data: str
     model: ModelConfig
-    labels: Annotated[list[str], Field(min_length=1)] | None = None
+    labels: list[str] | None = None
     batch_size: PositiveInt = 512
     epochs: PositiveInt = 20
     validations_per_epoch: PositiveInt = 2

@@ -193,6 +193,7 @@ def resolve(values: dict[str, Any], where: str) -> tuple[TrainConfig, Features]:
     model = entry.load()
     config = TrainConfig.parse(over_defaults(model.defaults, values), where)
     _check_tasks(config, labels)
+    _check_family(config, features)
     hyperparameters = check_hyperparameters(model.__init__, config.model.hyperparameters)
     return config.model_copy(
         update={
@@ -217,6 +218,27 @@ def _check_tasks(config: TrainConfig, labels: list[str]) -> None:
         for name in names or ():
             if name not in labels:
                 raise UserError(f"{key}: the run has no label {name!r}{nearest(name, labels)}")
+
+
+def _check_family(config: TrainConfig, features: Features) -> None:
+    """Checks that all of the configuration is looked at, and that labels tell what is positive.
+
+    Raises:
+        UserError: it is not, or cannot.
+    """
+    of_items = find(config.model.id).scores_items
+    for key in ("loss", "monitor") if of_items else ("item_loss", "top_k"):
+        if getattr(config, key) != type(config).model_fields[key].default:
+            others = "examples" if of_items else "all items"
+            raise UserError(
+                f"{key}: belongs to models that score {others}, not to {config.model.id}"
+            )
+    for label in features.labels if of_items else ():
+        if label.task != "binary":
+            raise UserError(
+                f"model {config.model.id} learns from examples whose label is 1; {label.name!r} is "
+                f"a {label.task}: name another one in `labels`"
+            )
 
 
 def first_step(config: TrainConfig, first: str) -> dict[str, Any]:

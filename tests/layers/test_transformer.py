@@ -25,9 +25,10 @@ def made(causal: bool = False, **arguments: Any) -> TransformerBlock:
     return layer
 
 
+@pytest.mark.parametrize("pre_norm", [False, True])
 @pytest.mark.parametrize("causal", [False, True])
-def test_equals_the_equations_over_the_real_steps_alone(causal: bool) -> None:
-    values, layer = steps(), made(causal)
+def test_equals_the_equations_over_the_real_steps_alone(causal: bool, pre_norm: bool) -> None:
+    values, layer = steps(), made(causal, pre_norm=pre_norm)
     found = layer(values, tf.constant(MASK)).numpy()
     for row, mask in enumerate(MASK):
         expected = transformer_block(layer, values[row][mask], causal)

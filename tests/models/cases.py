@@ -11,6 +11,7 @@ from tests.models import reference
 from tests.models.case import Case
 from tests.models.history_cases import HISTORY_CASES
 from tests.models.multitask_cases import MULTITASK_CASES
+from tests.models.nextitem_cases import NEXT_ITEM_CASES
 from tests.models.planted import additive, history_match, interaction
 from tests.models.retrieval_cases import RETRIEVAL_CASES
 from tests.support import Arrays
@@ -280,4 +281,5 @@ CASES: dict[str, Case] = {
     **HISTORY_CASES,
     **MULTITASK_CASES,
     **RETRIEVAL_CASES,
+    **NEXT_ITEM_CASES,
 }

@@ -3,11 +3,13 @@ the other, and no padding at all."""
 
 from __future__ import annotations
 
+import statistics
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from tests.models.reference import Array, looked_up, mean_of_real, sigmoid
+from tests.models.reference import Array, dense, looked_up, mean_of_real, sigmoid
 from tests.support import Arrays
 
 
@@ -105,17 +107,25 @@ def layer_norm(layer: Any, x: Array) -> Array:
     return scaled * layer.gamma.numpy() + layer.beta.numpy()
 
 
-def transformer_block(block: Any, x: Array, causal: bool = False) -> Array:
-    """Post-norm block over (steps, width), head by head."""
-    if not len(x):
-        return x
+def leaky_relu(x: Array) -> Array:
+    """0.2 of what is below 0."""
+    return np.where(x > 0, x, 0.2 * x)
+
+
+def gelu(x: Array) -> Array:
+    """x Φ(x), value by value."""
+    return x * np.vectorize(statistics.NormalDist().cdf)(x)
+
+
+def attention(layer: Any, x: Array, causal: bool) -> Array:
+    """Self-attention over (steps, width), head by head."""
     query, key, value, output = (
-        (layer.kernel.numpy(), layer.bias.numpy())
-        for layer in (
-            block.attention._query_dense,
-            block.attention._key_dense,
-            block.attention._value_dense,
-            block.attention._output_dense,
+        (part.kernel.numpy(), part.bias.numpy())
+        for part in (
+            layer._query_dense,
+            layer._key_dense,
+            layer._value_dense,
+            layer._output_dense,
         )
     )
     attended = np.zeros_like(x) + output[1]
@@ -125,11 +135,28 @@ def transformer_block(block: Any, x: Array, causal: bool = False) -> Array:
         if causal:
             scores = np.where(np.tri(len(x), dtype=bool), scores, -np.inf)
         attended += softmax(scores) @ v @ output[0][head]
-    s = layer_norm(block.norms[0], x + attended)
-    inner = s @ block.inner.kernel.numpy() + block.inner.bias.numpy()
-    inner = np.where(inner > 0, inner, 0.2 * inner)  # leaky ReLU
-    outer = inner @ block.outer.kernel.numpy() + block.outer.bias.numpy()
-    return layer_norm(block.norms[1], s + outer)
+    return attended
+
+
+def transformer_block(
+    block: Any,
+    x: Array,
+    causal: bool = False,
+    activation: Callable[[Array], Array] = leaky_relu,
+) -> Array:
+    """A block over (steps, width), with the norms where it has them."""
+    if not len(x):
+        return x
+
+    def fed(s: Array) -> Array:
+        return dense(block.outer, activation(dense(block.inner, s)))
+
+    first, second = block.norms
+    if block.pre_norm:
+        s = x + attention(block.attention, layer_norm(first, x), causal)
+        return s + fed(layer_norm(second, s))
+    s = layer_norm(first, x + attention(block.attention, x, causal))
+    return layer_norm(second, s + fed(s))
 
 
 def placed(steps: Array, distances: Any, ago: Array) -> Array:

@@ -19,7 +19,7 @@ from tfrec.models.nextitem.base import NextItemModel, followed_by
 
 @keras.utils.register_keras_serializable("tfrec")
 class BERT4Rec(NextItemModel):
-    """s = ⟨GELU(W h_t + b), v⟩ + b_v, h_t of Transformer blocks that see both sides of a [MASK] at t.
+    """s = ⟨GELU(W h_t + b), v⟩ + b_v, h_t of Transformer blocks over both sides of [MASK] at t.
 
     In training some items of a sequence are masked, and told from the others. To recommend, one
     [MASK] follows the history, and nothing else is masked.
@@ -55,16 +55,16 @@ class BERT4Rec(NextItemModel):
         self.mask_id = self.embedding.size - 1
         self.biases = Embedding(self.embedding.size, 1, 0.0)
         self.positions = Positions(self.history.length, dim)
+        self.norm = keras.layers.LayerNormalization(epsilon=1e-6)
         self.dropout = Dropout(dropout)
         self.blocks = [TransformerBlock(heads, 4 * dim, dropout, "gelu") for _ in range(blocks)]
         self.projection = keras.layers.Dense(dim, "gelu")
         self.cloze = Cloze(masked, last_only)
+        self.cloze.build(())  # only training calls it
 
     def states(self, ids: tf.Tensor, training: bool | None) -> tf.Tensor:
-        vectors = self.embedding(ids)
-        value = self.dropout(
-            vectors + self.positions(tf.range(tf.shape(ids)[1])), training=training
-        )
+        value = self.embedding(ids) + self.positions(tf.range(tf.shape(ids)[1]))
+        value = self.dropout(self.norm(value), training=training)
         for block in self.blocks:
             value = block(value, ids != 0, training=training)
         return value
