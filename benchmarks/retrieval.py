@@ -74,7 +74,8 @@ def main(train: Path, test: Path, name: str, models: tuple[str, ...], epochs: in
         seconds = f"{found['seconds'] / 60:.1f}"
         rows.append([*row, str(best), f"{found['parameters']:,}", seconds])
         click.echo(rows[-1])
-    command = f"python benchmarks/retrieval.py --train {train} --test {test} --name {name}"
+    command = "python benchmarks/retrieval.py"
+    command += f" --train {train.name} --test {test.name} --name {name}"
     command += "".join(f" --model {shlex.quote(model)}" for model in models)
     header = ["model", "Recall@20", "NDCG@20", "epochs", "parameters", "minutes"]
     tables.write(f"retrieval {name}", command, header, rows)

@@ -81,7 +81,7 @@ def tower(layer: Any, inputs: Arrays) -> Any:
 
 def als_mlp(model: Any, inputs: Arrays) -> Any:
     f, g = tower(model.user, inputs), tower(model.item, items_of(model, inputs))
-    return (f * g).sum(axis=1)
+    return product(model, f, g)
 
 
 def two_tower(model: Any, inputs: Arrays) -> Any:
@@ -98,7 +98,11 @@ def youtube_dnn(model: Any, inputs: Arrays) -> Any:
 
 
 _TOWERS: dict[str, Any] = {"dim": 4, "hidden": [16], "output": 8, "dropout": 0.0}
-_OF_TOWERS: tuple[dict[str, Any], ...] = ({"hidden": []}, {"hidden": [8, 6], "activation": "prelu"})
+_OF_TOWERS: tuple[dict[str, Any], ...] = (
+    {"hidden": []},
+    {"hidden": [8, 6], "activation": "prelu"},
+    {"normalise": False},
+)
 _NO_HISTORY = ("mf", {"dim": 4})
 
 RETRIEVAL_CASES: dict[str, Case] = {
@@ -119,7 +123,7 @@ RETRIEVAL_CASES: dict[str, Case] = {
         history_kind,
         _NO_HISTORY,
         history=True,
-        variants=({"normalise": False}, *_OF_TOWERS),
+        variants=_OF_TOWERS,
     ),
     "youtube_dnn": Case(
         _TOWERS,
@@ -127,6 +131,6 @@ RETRIEVAL_CASES: dict[str, Case] = {
         history_kind,
         _NO_HISTORY,
         history=True,
-        variants=({"example_age": "age"}, {"normalise": False}, *_OF_TOWERS),
+        variants=({"example_age": "age"}, *_OF_TOWERS),
     ),
 }

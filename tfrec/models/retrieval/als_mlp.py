@@ -12,7 +12,7 @@ from tfrec.features import Feature, Features
 from tfrec.layers.mlp import MLP
 from tfrec.layers.tower import Tower, embedding_tables
 from tfrec.models.base import Inputs
-from tfrec.models.retrieval.base import RetrievalModel
+from tfrec.models.retrieval.base import OF_UNIT_VECTORS, RetrievalModel
 
 
 @keras.utils.register_keras_serializable("tfrec")
@@ -32,11 +32,13 @@ class ALSMLP(RetrievalModel):
         output: length of f and g.
         activation: of both MLPs.
         dropout: after each of their layers, in training.
+        normalise: divide f and g by their lengths.
+        stddev: of the initial embeddings.
 
     Call: dict of inputs → {"score": (batch,)}.
     """
 
-    defaults: ClassVar[dict[str, Any]] = {}
+    defaults: ClassVar[dict[str, Any]] = OF_UNIT_VECTORS
 
     def __init__(
         self,
@@ -46,18 +48,21 @@ class ALSMLP(RetrievalModel):
         output: Width = 64,
         activation: Activation = "relu",
         dropout: Share = 0.1,
+        normalise: bool = True,
+        stddev: float = 0.1,
     ) -> None:
         of_user, of_item = features.of_role("user"), features.of_role("item")
         super().__init__(features, of_item)
 
         def tower(fields: tuple[Feature, ...]) -> Tower:
             mlp = MLP(hidden, activation, dropout, output=output)
-            return Tower(fields, (), embedding_tables(features, fields, dim), mlp)
+            return Tower(fields, (), embedding_tables(features, fields, dim, stddev), mlp)
 
         self.user, self.item = tower(of_user), tower(of_item)
+        self.normalise = normalise
 
     def users(self, inputs: Inputs, training: bool | None = None) -> tf.Tensor:
-        return self.user(inputs, training=training)
+        return self.scaled(self.user(inputs, training=training))
 
     def items(self, inputs: Inputs, training: bool | None = None) -> tf.Tensor:
-        return self.item(inputs, training=training)
+        return self.scaled(self.item(inputs, training=training))

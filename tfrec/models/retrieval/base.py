@@ -31,6 +31,7 @@ class RetrievalModel(Model):
 
     Attributes:
         catalogue: what it knows of every item.
+        normalise: whether `scaled` divides vectors by their lengths; set by the constructor.
 
     Args:
         features: of the data set; `item_id` names a feature with a vocabulary.
@@ -39,6 +40,8 @@ class RetrievalModel(Model):
     Raises:
         ValueError: the features have no id of the item, or several labels.
     """
+
+    normalise = False
 
     def __init__(self, features: Features, fields: tuple[Feature, ...] = ()) -> None:
         if not features.item_id:
@@ -80,6 +83,12 @@ class RetrievalModel(Model):
     def items(self, inputs: Inputs, training: bool | None = None) -> tf.Tensor:
         """(n, width) vectors of items with these features."""
         raise NotImplementedError
+
+    def scaled(self, vectors: tf.Tensor) -> tf.Tensor:
+        """Vectors (n, width), of length 1 where the model has `normalise`."""
+        if not self.normalise:
+            return vectors
+        return tf.math.l2_normalize(tf.cast(vectors, tf.float32), axis=1)
 
     def scores(self, users: tf.Tensor, items: tf.Tensor) -> tf.Tensor:
         """float32 scores: ⟨u, v⟩ unless a model says otherwise.
@@ -223,11 +232,6 @@ class RetrievalModel(Model):
     def probabilities(self, logits: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         """Scores as they are."""
         return logits
-
-
-def unit(vectors: tf.Tensor) -> tf.Tensor:
-    """Vectors (n, width) divided by their lengths, float32."""
-    return tf.math.l2_normalize(tf.cast(vectors, tf.float32), axis=1)
 
 
 EXCLUDED = tf.float32.min

@@ -11,7 +11,7 @@ from tfrec.config import Width
 from tfrec.features import Features
 from tfrec.layers.embedding import Embedding
 from tfrec.models.base import Inputs
-from tfrec.models.retrieval.base import OF_UNIT_VECTORS, RetrievalModel, unit
+from tfrec.models.retrieval.base import OF_UNIT_VECTORS, RetrievalModel
 
 
 @keras.utils.register_keras_serializable("tfrec")
@@ -63,6 +63,5 @@ class MF(RetrievalModel):
 
     def _side(self, side: str, ids: tf.Tensor) -> list[tf.Tensor]:
         """Vectors, and biases (n, 1) where there are some."""
-        vectors = self.vectors[side](ids)
-        parts = [unit(vectors) if self.normalise else vectors]
+        parts = [self.scaled(self.vectors[side](ids))]
         return [*parts, tf.cast(self.biases[side](ids), parts[0].dtype)] if self.biases else parts

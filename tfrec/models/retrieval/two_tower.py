@@ -12,7 +12,7 @@ from tfrec.features import Features
 from tfrec.layers.mlp import MLP
 from tfrec.layers.tower import Tower, embedding_tables
 from tfrec.models.base import Inputs
-from tfrec.models.retrieval.base import RetrievalModel, unit
+from tfrec.models.retrieval.base import OF_UNIT_VECTORS, RetrievalModel
 
 
 @keras.utils.register_keras_serializable("tfrec")
@@ -44,7 +44,8 @@ class TwoTower(RetrievalModel):
     """
 
     defaults: ClassVar[dict[str, Any]] = {
-        "item_loss": {"in_batch": True, "negatives": 0, "temperature": 0.05}
+        **OF_UNIT_VECTORS,
+        "item_loss": {"in_batch": True, "negatives": 0, "temperature": 0.1},
     }
     xla: ClassVar[bool] = False
 
@@ -70,9 +71,7 @@ class TwoTower(RetrievalModel):
         self.normalise = normalise
 
     def users(self, inputs: Inputs, training: bool | None = None) -> tf.Tensor:
-        vectors = self.user(inputs, training=training)
-        return unit(vectors) if self.normalise else vectors
+        return self.scaled(self.user(inputs, training=training))
 
     def items(self, inputs: Inputs, training: bool | None = None) -> tf.Tensor:
-        vectors = self.item(inputs, training=training)
-        return unit(vectors) if self.normalise else vectors
+        return self.scaled(self.item(inputs, training=training))

@@ -13,7 +13,7 @@ from tfrec.layers.embedding import Embedding
 from tfrec.layers.mlp import MLP
 from tfrec.layers.tower import Tower, embedding_tables
 from tfrec.models.base import Inputs
-from tfrec.models.retrieval.base import OF_UNIT_VECTORS, RetrievalModel, unit
+from tfrec.models.retrieval.base import OF_UNIT_VECTORS, RetrievalModel
 
 
 @keras.utils.register_keras_serializable("tfrec")
@@ -78,10 +78,8 @@ class YouTubeDNN(RetrievalModel):
         if self.example_age and not training:
             age = tf.zeros_like(inputs[self.example_age])
             inputs = {**inputs, self.example_age: age}
-        vectors = self.user(inputs, training=training)
-        return unit(vectors) if self.normalise else vectors
+        return self.scaled(self.user(inputs, training=training))
 
     def items(self, inputs: Inputs, training: bool | None = None) -> tf.Tensor:
         del training
-        vectors = self.vectors(inputs[self.item_id.name])
-        return unit(vectors) if self.normalise else vectors
+        return self.scaled(self.vectors(inputs[self.item_id.name]))
