@@ -113,7 +113,9 @@ class Events:
                 self.targets[user] = (known, len(bought) - len(known))
         table = ids_of_users(shop, features)
         users = model.users({"customer": tf.constant([table[user] for user in self.targets])})
-        self.scores = dict(zip(self.targets, model.scores(users, model.index()).numpy()))
+        self.scores = dict(
+            zip(self.targets, model.scores(users, model.index()).numpy(), strict=True)
+        )
 
     def known(self, events: list[tuple[int, str, int]]) -> set[int]:
         return {self.ids[item] for _, item, _ in events if item in self.ids}
@@ -157,9 +159,9 @@ def of_all(events: Events, k: int, remove_seen: bool) -> dict[str, float]:
 
 def measured(shop: Path, features: Features, model: Any, **config: Any) -> dict[str, float | None]:
     config = {"cutoffs": [10], **config}
-    ((_, metrics),) = TopKEvaluator(shop, features, "test", TopKConfig(**config)).evaluate(
-        model
-    ).items()
+    ((_, metrics),) = (
+        TopKEvaluator(shop, features, "test", TopKConfig(**config)).evaluate(model).items()
+    )
     return metrics
 
 

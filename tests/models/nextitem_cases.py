@@ -50,6 +50,7 @@ def bert4rec(model: Any, inputs: Arrays) -> Array:
     table, users = model.embedding.table.numpy(), []
     for ids in sequences(inputs):
         states = table[[*ids, len(table) - 1]] + model.positions.vectors.numpy()[: len(ids) + 1]
+        states = layer_norm(model.norm, states)
         for block in model.blocks:
             states = transformer_block(block, states, activation=gelu)
         users.append(gelu(reference.dense(model.projection, states[-1])))
@@ -79,7 +80,7 @@ NEXT_ITEM_CASES: dict[str, Case] = {
         variants=({"blocks": 2}, {"heads": 1}, {"pre_norm": False}),
     ),
     "bert4rec": Case(
-        _BLOCKS,
+        {**_BLOCKS, "dim": 16},
         bert4rec,
         newest_kind,
         _NO_ORDER,
