@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import tensorflow as tf
 
 from tfrec.features import Features
@@ -10,6 +12,15 @@ from tfrec.layers.padding import short_and_long
 from tfrec.layers.recurrent import last_state
 from tfrec.models.base import Inputs
 from tfrec.models.retrieval.base import RetrievalModel
+
+# Training settings for some 10,000 sequences.
+SEQUENCES: dict[str, Any] = {
+    "batch_size": 256,
+    "epochs": 60,
+    "validations_per_epoch": 1,
+    "patience": 5,
+    "item_loss": {"negatives": 512},
+}
 
 
 class NextItemModel(RetrievalModel):

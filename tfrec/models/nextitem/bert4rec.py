@@ -14,7 +14,7 @@ from tfrec.layers.dropout import Dropout
 from tfrec.layers.embedding import Embedding
 from tfrec.layers.transformer import Positions, TransformerBlock
 from tfrec.models.base import Inputs
-from tfrec.models.nextitem.base import NextItemModel, followed_by
+from tfrec.models.nextitem.base import SEQUENCES, NextItemModel, followed_by
 
 
 @keras.utils.register_keras_serializable("tfrec")
@@ -39,7 +39,7 @@ class BERT4Rec(NextItemModel):
     Call: dict of inputs → {"score": (batch,)}. Memory: batch × heads × events².
     """
 
-    defaults: ClassVar[dict[str, Any]] = {}
+    defaults: ClassVar[dict[str, Any]] = SEQUENCES
 
     def __init__(
         self,

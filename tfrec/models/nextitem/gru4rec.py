@@ -11,7 +11,7 @@ from tfrec.config import Share, Width, Widths
 from tfrec.features import Features
 from tfrec.layers.dropout import Dropout
 from tfrec.layers.recurrent import OneStepGRUCell, recurrent_layer
-from tfrec.models.nextitem.base import NextItemModel
+from tfrec.models.nextitem.base import SEQUENCES, NextItemModel
 
 
 @keras.utils.register_keras_serializable("tfrec")
@@ -42,7 +42,7 @@ class GRU4Rec(NextItemModel):
     Call: dict of inputs → {"score": (batch,)}.
     """
 
-    defaults: ClassVar[dict[str, Any]] = {}
+    defaults: ClassVar[dict[str, Any]] = SEQUENCES
 
     def __init__(
         self,

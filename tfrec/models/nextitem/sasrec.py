@@ -11,7 +11,7 @@ from tfrec.config import Share, Width
 from tfrec.features import Features
 from tfrec.layers.dropout import Dropout
 from tfrec.layers.transformer import Positions, TransformerBlock
-from tfrec.models.nextitem.base import NextItemModel
+from tfrec.models.nextitem.base import SEQUENCES, NextItemModel
 
 
 @keras.utils.register_keras_serializable("tfrec")
@@ -36,7 +36,7 @@ class SASRec(NextItemModel):
     Call: dict of inputs → {"score": (batch,)}. Memory: batch × heads × events².
     """
 
-    defaults: ClassVar[dict[str, Any]] = {}
+    defaults: ClassVar[dict[str, Any]] = SEQUENCES
 
     def __init__(
         self,
