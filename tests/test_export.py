@@ -50,7 +50,9 @@ for export in sys.argv[1:]:
         types = function.structured_input_signature[1]
         inputs = {k: tf.constant(list(requests[k]), spec.dtype) for k, spec in types.items()}
         for name, values in function(**inputs).items():
-            answers[f"{export}:{signature}:{name}"] = values.numpy()
+            array = values.numpy()
+            array = array.astype(bytes) if array.dtype == object else array
+            answers[f"{export}:{signature}:{name}"] = array
 np.savez("answers.npz", **answers)
 others = {"tf_keras", "tensorflow_transform", "tensorflow_recommenders", "tfx_bsl"}
 assert not others & set(sys.modules), others & set(sys.modules)
