@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import math
 from collections import defaultdict
 from pathlib import Path
@@ -15,7 +16,7 @@ import tensorflow as tf
 from tests.support import randomise
 from tfrec import catalogue
 from tfrec.config import TopKConfig
-from tfrec.features import Features
+from tfrec.features import Features, Table
 from tfrec.models.registry import find
 from tfrec.ranks import Ranks
 from tfrec.strict import NotFiniteError, UserError
@@ -73,7 +74,12 @@ def test_targets_ranked_alone_by_hand() -> None:
 
 @pytest.fixture(scope="module")
 def features(shop: Path) -> Features:
-    return Features.load(shop).with_labels(["bought"])
+    """Of the shop, as if it did not know its last ten products."""
+    found = Features.load(shop).with_labels(["bought"])
+    products = found.table("product")
+    fewer = Table("product", products.vocabulary - 10, products.oov + 10)
+    tables = [fewer if table == products else table for table in found.tables]
+    return dataclasses.replace(found, tables=tuple(tables))
 
 
 @pytest.fixture(scope="module")

@@ -23,6 +23,7 @@ class Case:
         history: whether it reads histories.
         variants: other settings that the equation holds for.
         features: with the tasks that the model needs.
+        optimizers: in place of the harness's, which are too fast for some.
     """
 
     hyperparameters: dict[str, Any]
@@ -32,3 +33,4 @@ class Case:
     history: bool = False
     variants: tuple[dict[str, Any], ...] = field(default=())
     features: Features = FEATURES
+    optimizers: dict[str, Any] = field(default_factory=dict)

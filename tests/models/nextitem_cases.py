@@ -80,11 +80,12 @@ NEXT_ITEM_CASES: dict[str, Case] = {
         variants=({"blocks": 2}, {"heads": 1}, {"pre_norm": False}),
     ),
     "bert4rec": Case(
-        {**_BLOCKS, "dim": 16},
+        _BLOCKS,
         bert4rec,
         newest_kind,
         _NO_ORDER,
         history=True,
         variants=({"blocks": 2}, {"heads": 1}, {"masked": 0.9, "last_only": 0.0}),
+        optimizers={"dense": {"name": "adam", "learning_rate": 0.005}},
     ),
 }

@@ -83,6 +83,7 @@ def test_is_complete_at_construction(model: str) -> None:
     owned = [v for variables in built.groups().values() for v in variables]
     assert len(owned) == len(built.trainable_variables) == len({v.ref() for v in owned})
     logits(built, batch(3))
+    compiled(built).task_losses(*training_data(batch(3), np.ones(3), features=built.features))
     assert {v.name for v in built.variables} == before
 
 
@@ -199,7 +200,8 @@ def test_two_replicas_equal_one(model: str, mirrored: Any) -> None:
 def auc(model: str, hyperparameters: dict[str, Any], planted: Planted, epochs: int = 12) -> float:
     """AUC on held-out rows after a short training, a mean over the tasks."""
     keras.utils.set_random_seed(1)
-    built = compiled(find(model).load()(planted.features, **hyperparameters), FAST)
+    optimizers = {**FAST, **CASES[model].optimizers}
+    built = compiled(find(model).load()(planted.features, **hyperparameters), optimizers)
     rows = len(planted.labels)
     split = rows * 3 // 4
     step = tf.function(built.train_step)
