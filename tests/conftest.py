@@ -30,12 +30,14 @@ def mirrored() -> tf.distribute.MirroredStrategy:
 
 
 @pytest.fixture(autouse=True)
-def _float32() -> Iterator[None]:
-    """Whatever precision a test sets ends with it."""
+def _settings() -> Iterator[None]:
+    """Whatever precision or determinism a test sets ends with it."""
     import tf_keras as keras
+    from tensorflow.python.framework.config import disable_op_determinism
 
     yield
     keras.mixed_precision.set_global_policy("float32")
+    disable_op_determinism()
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import tensorflow as tf
 import tf_keras as keras
 
-from tfrec.config import Activation, Share, Width, Widths
+from tfrec.config import Activation, Share, Width, Widths, merge
 from tfrec.features import Features
 from tfrec.layers.embedding import Embeddings, field_vectors
 from tfrec.layers.interactions import VectorCross
@@ -35,7 +35,10 @@ class DCN(RankingModel):
     Call: dict of inputs → {task: (batch,) logits}.
     """
 
-    defaults: ClassVar[dict[str, Any]] = SMALL_DATA
+    defaults: ClassVar[dict[str, Any]] = merge(
+        SMALL_DATA,
+        {"optimizers": {"embedding": {"learning_rate": 3e-4, "l2": 3e-3}}},
+    )
 
     def __init__(
         self,

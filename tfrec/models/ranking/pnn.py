@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal
 import tensorflow as tf
 import tf_keras as keras
 
-from tfrec.config import Activation, Share, Width, Widths
+from tfrec.config import Activation, Share, Width, Widths, merge
 from tfrec.features import Features
 from tfrec.layers.embedding import FieldEmbeddings
 from tfrec.layers.interactions import inner_products
@@ -39,7 +39,15 @@ class PNN(RankingModel):
     Memory: the inner products take batch × fields² numbers.
     """
 
-    defaults: ClassVar[dict[str, Any]] = SMALL_DATA
+    defaults: ClassVar[dict[str, Any]] = merge(
+        SMALL_DATA,
+        {
+            "optimizers": {
+                "embedding": {"learning_rate": 3e-4, "l2": 1e-2},
+                "dense": {"learning_rate": 3e-5},
+            }
+        },
+    )
 
     def __init__(
         self,
