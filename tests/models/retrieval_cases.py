@@ -131,6 +131,6 @@ RETRIEVAL_CASES: dict[str, Case] = {
         history_kind,
         _NO_HISTORY,
         history=True,
-        variants=({"example_age": "age"}, *_OF_TOWERS),
+        variants=({"example_age": "age"}, {"user_id": True}, *_OF_TOWERS),
     ),
 }

@@ -68,9 +68,15 @@ def test_the_best_are_the_model_s_own_scores_in_order(model: str) -> None:
             assert not scores[row][len(found) :].any()
 
 
-@pytest.mark.parametrize("model", ["als_mlp", "two_tower", "youtube_dnn"])
-def test_dropout_is_for_training_only(model: str) -> None:
-    built, without = make(model, dropout=0.5), make(model)
+@pytest.mark.parametrize(
+    ("model", "kind"),
+    [
+        *((model, "dropout") for model in ("als_mlp", "two_tower", "youtube_dnn")),
+        *((model, "event_dropout") for model in ("two_tower", "youtube_dnn")),
+    ],
+)
+def test_dropout_is_for_training_only(model: str, kind: str) -> None:
+    built, without = make(model, **{kind: 0.5}), make(model)
     for each in (built, without):
         randomise(each)
     inputs = tensors(batch(8))

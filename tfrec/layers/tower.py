@@ -8,6 +8,7 @@ import tensorflow as tf
 import tf_keras as keras
 
 from tfrec.features import Feature, Features, History
+from tfrec.layers.dropout import Dropout
 from tfrec.layers.embedding import Embedding
 from tfrec.layers.mlp import MLP
 
@@ -35,6 +36,7 @@ class Tower(keras.layers.Layer):
         histories: of the side.
         tables: vectors by table; towers may share them.
         mlp: what comes last.
+        event_dropout: share of the events that training leaves out of the histories.
 
     Call: dict of inputs → (batch, width of the MLP). Of the inputs, only those of the fields and
     histories are looked at. XLA does not have the operations of histories.
@@ -46,15 +48,19 @@ class Tower(keras.layers.Layer):
         histories: tuple[History, ...],
         tables: dict[str, Embedding],
         mlp: MLP,
+        event_dropout: float = 0.0,
         **kwargs,
     ) -> None:
         super().__init__(**kwargs)
         self.fields, self.histories, self.tables, self.mlp = fields, histories, tables, mlp
+        self.event_dropout = Dropout(event_dropout) if event_dropout else None
 
     def call(self, inputs: dict[str, tf.Tensor], training: bool | None = None) -> tf.Tensor:
         parts = [self._field(feature, inputs[feature.name]) for feature in self.fields]
         for history in self.histories:
             real = inputs[history.mask_feature.name] != 0
+            if self.event_dropout:
+                real = self.event_dropout(tf.cast(real, tf.float32), training=training) > 0
             parts += [self._mean(f, inputs[f.name], real) for f in history.features]
         together = tf.concat([tf.cast(part, self.compute_dtype) for part in parts], axis=1)
         return self.mlp(together, training=training)

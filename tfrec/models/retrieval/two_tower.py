@@ -37,6 +37,7 @@ class TwoTower(RetrievalModel):
         output: length of u and v.
         activation: of both towers.
         dropout: after each layer of both.
+        event_dropout: share of the events that training leaves out of the histories.
         normalise: divide u and v by their lengths.
         stddev: of the initial embeddings.
 
@@ -57,6 +58,7 @@ class TwoTower(RetrievalModel):
         output: Width = 64,
         activation: Activation = "relu",
         dropout: Share = 0.0,
+        event_dropout: Share = 0.0,
         normalise: bool = True,
         stddev: float = 0.1,
     ) -> None:
@@ -66,7 +68,7 @@ class TwoTower(RetrievalModel):
         events = [f for history in features.histories for f in history.features]
         tables = embedding_tables(features, (*of_user, *of_item, *events), dim, stddev)
         mlps = [MLP(hidden, activation, dropout, output=output) for _ in range(2)]
-        self.user = Tower(of_user, features.histories, tables, mlps[0])
+        self.user = Tower(of_user, features.histories, tables, mlps[0], event_dropout)
         self.item = Tower(of_item, (), tables, mlps[1])
         self.normalise = normalise
 

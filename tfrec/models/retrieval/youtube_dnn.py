@@ -21,8 +21,12 @@ class YouTubeDNN(RetrievalModel):
     """P(item | user) = softmax ⟨u, v⟩, with u an MLP of the histories' means and other fields.
 
     A history is the mean of its events' vectors; beside it stand the fields of the user and of the
-    context. The user's id is none of them: users are what they took, so that new ones are as well
-    known as old ones. The v are vectors of the softmax's own.
+    context. The user's id is none of them unless asked for: users are what they took, so that new
+    ones are as well known as old ones. The v are vectors of the softmax's own.
+
+    Where a history without times holds all other events of the user, as those of `examples` with
+    no `time` do, the item that is missing from it is the target; `event_dropout` makes others
+    missing too.
 
     Source: Covington, Adams & Sargin 2016, Deep Neural Networks for YouTube Recommendations,
     section 3; its products are not divided by the vectors' lengths.
@@ -34,8 +38,10 @@ class YouTubeDNN(RetrievalModel):
         output: length of the v.
         activation: of the MLP.
         dropout: after each of its layers.
+        event_dropout: share of the events that training leaves out of the histories.
         normalise: divide u and v by their lengths.
         stddev: of the initial vectors.
+        user_id: whether the user's id is a field too.
         example_age: name of a number: how long before the end of the training data the event was.
             Outside of training it is 0, since what is recommended is taken after that end; declare
             it so that 0 means 0 (without `normalise`, or with `log`).
@@ -57,8 +63,10 @@ class YouTubeDNN(RetrievalModel):
         output: Width = 64,
         activation: Activation = "relu",
         dropout: Share = 0.0,
+        event_dropout: Share = 0.0,
         normalise: bool = True,
         stddev: float = 0.1,
+        user_id: bool = False,
         example_age: str | None = None,
     ) -> None:
         super().__init__(features)
@@ -66,12 +74,12 @@ class YouTubeDNN(RetrievalModel):
         if example_age and example_age not in numbers:
             raise ValueError(f"example_age {example_age!r} is none of the numbers {numbers}")
         known = (*features.of_role("user"), *features.of_role("context"))
-        fields = tuple(f for f in known if f.name != features.user_id)
+        fields = tuple(f for f in known if user_id or f.name != features.user_id)
         events = [f for history in features.histories for f in history.features]
         tables = embedding_tables(features, (*fields, *events), dim, stddev)
-        mlp = MLP(hidden, activation, dropout, output=output)
-        self.user = Tower(fields, features.histories, tables, mlp)
         self.vectors = Embedding(features.table(self.item_id.table).size, output, stddev)
+        mlp = MLP(hidden, activation, dropout, output=output)
+        self.user = Tower(fields, features.histories, tables, mlp, event_dropout)
         self.normalise, self.example_age = normalise, example_age
 
     def users(self, inputs: Inputs, training: bool | None = None) -> tf.Tensor:
