@@ -57,12 +57,19 @@ ROWS = ("gru4rec", "sasrec", "bert4rec", "sasrec item_loss.kind=bce item_loss.ne
     metavar="ID [KEY=VALUE …]",
     help="Only this one, with these settings; all of next item unless given.",
 )
-def main(lines: Path, name: str, candidates: Path | None, models: tuple[str, ...]) -> None:
+@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="For all models.")
+def main(
+    lines: Path,
+    name: str,
+    candidates: Path | None,
+    models: tuple[str, ...],
+    settings: tuple[str, ...],
+) -> None:
     """Measure models of sequences on a data set."""
     data = _data_set(lines, name)
     rows = []
     for model in models:
-        found = _measure(data, model, candidates)
+        found = _measure(data, model, settings, candidates)
         for row in _rows(model, found):
             rows.append(row)
             click.echo(" | ".join(row))
@@ -72,6 +79,7 @@ def main(lines: Path, name: str, candidates: Path | None, models: tuple[str, ...
     command = f"python benchmarks/next_item.py --lines {lines.name} --name {name}"
     if candidates:
         command += f" --candidates {candidates.name}"
+    command += "".join(f" --set {setting}" for setting in settings)
     if models != ROWS:
         command += "".join(f" --model {shlex.quote(model)}" for model in models)
     write(f"next item {name}", command, HEADER, rows)
@@ -89,12 +97,14 @@ def _data_set(lines: Path, name: str) -> Path:
     return place / "data"
 
 
-def _measure(data: Path, model: str, candidates: Path | None) -> dict[str, Any]:
+def _measure(
+    data: Path, model: str, settings: tuple[str, ...], candidates: Path | None
+) -> dict[str, Any]:
     """The metrics of a run, and its loss."""
-    run = data.parent / model.replace(" ", "-")
-    id_, *settings = model.split()
+    run = data.parent / "-".join((*model.split(), *settings))
+    id_, *own = model.split()
     named = {"data": str(data), "model": {"id": id_}}
-    metrics = train(merge(named, from_assignments(settings)), run, export=False)
+    metrics = train(merge(named, from_assignments([*settings, *own])), run, export=False)
     protocols: list[list[str]] = [[]]
     if candidates:
         protocols.append(["top_k.candidates=given", f"top_k.file={candidates}"])

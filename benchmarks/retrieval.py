@@ -38,7 +38,7 @@ DECLARATION: dict[str, Any] = {
     },
     "histories": {"taken": {"length": 100, "features": ["item"]}},
 }
-CHOOSING = ("top_k.monitor=ndcg@20", "top_k.users=3000", "validations_per_epoch=1")
+CHOOSING = ("top_k.monitor=ndcg@20", "top_k.users=3000", "validations_per_epoch=1", "patience=5")
 
 
 @click.command()

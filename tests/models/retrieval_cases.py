@@ -126,7 +126,7 @@ RETRIEVAL_CASES: dict[str, Case] = {
         variants=_OF_TOWERS,
     ),
     "youtube_dnn": Case(
-        _TOWERS,
+        {**_TOWERS, "event_dropout": 0.0},
         youtube_dnn,
         history_kind,
         _NO_HISTORY,

@@ -63,7 +63,7 @@ class YouTubeDNN(RetrievalModel):
         output: Width = 64,
         activation: Activation = "relu",
         dropout: Share = 0.0,
-        event_dropout: Share = 0.0,
+        event_dropout: Share = 0.5,
         normalise: bool = True,
         stddev: float = 0.1,
         user_id: bool = False,
