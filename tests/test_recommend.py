@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -214,3 +216,11 @@ def test_training_tells_the_protocol_of_its_figures(runs: dict[str, Path]) -> No
     assert math.isclose(
         metrics["best_score"], metrics["best"]["metrics"]["all items, seen ones removed"]["ndcg@10"]
     )
+
+
+def test_an_index_of_the_vectors_finds_what_is_recommended(runs: dict[str, Path]) -> None:
+    example = Path(__file__).parents[1] / "examples" / "nearest.py"
+    command = [sys.executable, str(example), "--export", str(runs["mf"] / "export" / "1")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith("Faiss found 10.00\n")

@@ -33,19 +33,21 @@ class NextItemModel(RetrievalModel):
     Args:
         features: of the data set; the first feature of a history repeats the item's id.
         dim: length of the item vectors.
+        stddev: of the initial ones.
         special: ids behind those of the table, which stand for no item.
 
     Raises:
         ValueError: there is no such history.
     """
 
-    def __init__(self, features: Features, dim: int, special: int = 0) -> None:
+    def __init__(self, features: Features, dim: int, stddev: float, special: int = 0) -> None:
         super().__init__(features)
         found = [h for h in features.histories if h.mask_feature.mirrors == features.item_id]
         if not found:
             raise ValueError("needs a history whose first feature is the item's id")
         self.history = found[0]
-        self.embedding = Embedding(features.table(self.item_id.table).size + special, dim)
+        size = features.table(self.item_id.table).size + special
+        self.embedding = Embedding(size, dim, stddev)
 
     def states(self, ids: tf.Tensor, training: bool | None) -> tf.Tensor:
         """(batch, steps, dim) states at each step.

@@ -35,6 +35,7 @@ class BERT4Rec(NextItemModel):
         dropout: of the vectors and in the blocks.
         masked: share of a sequence's items that are masked in training.
         last_only: share of the sequences in which only the last item is.
+        stddev: of the initial item vectors.
 
     Call: dict of inputs → {"score": (batch,)}. Memory: batch × heads × events².
     """
@@ -48,10 +49,11 @@ class BERT4Rec(NextItemModel):
         blocks: Width = 2,
         heads: Width = 2,
         dropout: Share = 0.2,
-        masked: Share = 0.2,
+        masked: Share = 0.5,
         last_only: Share = 0.1,
+        stddev: float = 0.02,
     ) -> None:
-        super().__init__(features, dim, special=1)
+        super().__init__(features, dim, stddev, special=1)
         self.mask_id = self.embedding.size - 1
         self.biases = Embedding(self.embedding.size, 1, 0.0)
         self.positions = Positions(self.history.length, dim)

@@ -35,6 +35,7 @@ class GRU4Rec(NextItemModel):
         units: of the GRU layers, one above the other.
         dropout: share of the inputs' units dropped.
         hidden_dropout: share of every layer's units dropped.
+        stddev: of the initial item vectors.
         session_parallel: a step's gradients end at the state that it was given, as in
             session-parallel mini-batches, which take one event of every session at a time. Weights
             still change after whole sequences only.
@@ -51,9 +52,10 @@ class GRU4Rec(NextItemModel):
         units: Widths = (128,),
         dropout: Share = 0.2,
         hidden_dropout: Share = 0.0,
+        stddev: float = 0.1,
         session_parallel: bool = False,
     ) -> None:
-        super().__init__(features, dim)
+        super().__init__(features, dim, stddev)
         self.dropout = Dropout(dropout)
         self.recurrent = [
             keras.layers.RNN(OneStepGRUCell(width), return_sequences=True)

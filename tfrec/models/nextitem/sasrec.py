@@ -31,6 +31,7 @@ class SASRec(NextItemModel):
         blocks: number of Transformer blocks.
         heads: of the attention.
         dropout: of the vectors and in the blocks.
+        stddev: of the initial item vectors.
         pre_norm: blocks normalise their inputs, as in the paper, and not their outputs.
 
     Call: dict of inputs → {"score": (batch,)}. Memory: batch × heads × events².
@@ -45,9 +46,10 @@ class SASRec(NextItemModel):
         blocks: Width = 2,
         heads: Width = 1,
         dropout: Share = 0.5,
+        stddev: float = 0.02,
         pre_norm: bool = True,
     ) -> None:
-        super().__init__(features, dim)
+        super().__init__(features, dim, stddev)
         self.positions = Positions(self.history.length - 1, dim)
         self.dropout = Dropout(dropout)
         self.blocks = [
