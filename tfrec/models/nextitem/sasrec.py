@@ -46,7 +46,7 @@ class SASRec(NextItemModel):
         blocks: Width = 2,
         heads: Width = 1,
         dropout: Share = 0.5,
-        stddev: float = 0.02,
+        stddev: float = 0.01,
         pre_norm: bool = True,
     ) -> None:
         super().__init__(features, dim, stddev)
