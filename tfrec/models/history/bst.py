@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import tensorflow as tf
 import tf_keras as keras
 
-from tfrec.config import Activation, Share, Width, Widths
+from tfrec.config import Activation, Share, Width, Widths, merge
 from tfrec.features import Features
 from tfrec.layers.embedding import Embeddings, field_vectors, history_vectors
 from tfrec.layers.mlp import MLP
@@ -38,17 +38,27 @@ class BST(RankingModel):
     Memory: batch × heads × events².
     """
 
-    defaults: ClassVar[dict[str, Any]] = SMALL_HISTORIES
+    # The MLP reads all steps side by side: where they are wide, it learns them by heart.
+    defaults: ClassVar[dict[str, Any]] = merge(
+        SMALL_HISTORIES,
+        {
+            "patience": 6,
+            "optimizers": {
+                "embedding": {"learning_rate": 1e-2, "l2": 1e-4},
+                "dense": {"learning_rate": 1e-4},
+            },
+        },
+    )
 
     def __init__(
         self,
         features: Features,
-        dim: Width = 16,
+        dim: Width = 4,
         blocks: Width = 1,
-        heads: Width = 4,
+        heads: Width = 2,
         hidden: Widths = (128, 64),
         activation: Activation = "leaky_relu",
-        dropout: Share = 0.3,
+        dropout: Share = 0.6,
     ) -> None:
         super().__init__(features)
         self.embeddings = Embeddings(features, dim, features.histories)
