@@ -9,7 +9,7 @@ import tensorflow as tf
 import tf_keras as keras
 from pydantic import NonNegativeFloat, NonNegativeInt
 
-from tfrec.config import Activation, Share, Width, Widths
+from tfrec.config import Activation, Share, Width, Widths, merge
 from tfrec.features import Features, History
 from tfrec.layers.embedding import Embeddings, field_vectors, history_vectors
 from tfrec.layers.mlp import MLP
@@ -43,20 +43,29 @@ class TransformerJoint(RankingModel):
     Memory: batch × heads × events².
     """
 
-    defaults: ClassVar[dict[str, Any]] = SMALL_HISTORIES
+    # The blocks normalise every step: where they are wide, the MLP learns users by heart.
+    defaults: ClassVar[dict[str, Any]] = merge(
+        SMALL_HISTORIES,
+        {
+            "optimizers": {
+                "embedding": {"learning_rate": 1e-2, "l2": 1e-4},
+                "dense": {"learning_rate": 1e-4},
+            },
+        },
+    )
     auxiliary: ClassVar[tuple[str, ...]] = ("next_item",)
 
     def __init__(
         self,
         features: Features,
-        dim: Width = 16,
+        dim: Width = 8,
         blocks: Width = 1,
-        heads: Width = 4,
-        auxiliary_weight: NonNegativeFloat = 0.1,
+        heads: Width = 2,
+        auxiliary_weight: NonNegativeFloat = 0.01,
         negatives: NonNegativeInt = 100,
         hidden: Widths = (128, 64),
         activation: Activation = "relu",
-        dropout: Share = 0.3,
+        dropout: Share = 0.5,
     ) -> None:
         super().__init__(features)
         histories = features.histories
