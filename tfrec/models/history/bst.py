@@ -38,14 +38,14 @@ class BST(RankingModel):
     Memory: batch × heads × events².
     """
 
-    # The MLP reads all steps side by side: where they are wide, it learns them by heart.
+    # The MLP reads all steps side by side, and would learn them by heart.
     defaults: ClassVar[dict[str, Any]] = merge(
         SMALL_HISTORIES,
         {
             "patience": 6,
             "optimizers": {
-                "embedding": {"learning_rate": 1e-2, "l2": 1e-4},
-                "dense": {"learning_rate": 1e-4},
+                "embedding": {"learning_rate": 1e-2, "l2": 3e-4},
+                "dense": {"name": "row_sparse_adam", "weight_decay": 20.0},
             },
         },
     )
@@ -58,7 +58,7 @@ class BST(RankingModel):
         heads: Width = 2,
         hidden: Widths = (128, 64),
         activation: Activation = "leaky_relu",
-        dropout: Share = 0.6,
+        dropout: Share = 0.3,
     ) -> None:
         super().__init__(features)
         self.embeddings = Embeddings(features, dim, features.histories)
