@@ -24,9 +24,8 @@ class YouTubeDNN(RetrievalModel):
     context. The user's id is none of them unless asked for: users are what they took, so that new
     ones are as well known as old ones. The v are vectors of the softmax's own.
 
-    Where a history without times holds all other events of the user, as those of `examples` with
-    no `time` do, the item that is missing from it is the target; `event_dropout` makes others
-    missing too.
+    A history without times holds all events of the user but the example's own, whose item is then
+    the one that is missing from it; `event_dropout` makes others missing too.
 
     Source: Covington, Adams & Sargin 2016, Deep Neural Networks for YouTube Recommendations,
     section 3; its products are not divided by the vectors' lengths.
