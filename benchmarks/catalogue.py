@@ -19,9 +19,9 @@ import tf_keras as keras
 from tables import write
 
 from tfrec import evaluate
-from tfrec.config import from_assignments, merge
 from tfrec.features import Features
 from tfrec.models.registry import ENTRIES
+from tfrec.overrides import from_assignments, merge
 from tfrec.train import train
 
 RUNS = Path("runs/catalogue")

@@ -26,7 +26,7 @@ from tables import write
 from pipeline.declaration import read
 from pipeline.run import run as make_data
 from tfrec import evaluate
-from tfrec.config import from_assignments, merge
+from tfrec.overrides import from_assignments, merge
 from tfrec.train import train
 
 RUNS = Path("runs/next_item")

@@ -26,7 +26,7 @@ def main(config: str, output: Path, overwrite: bool, beam_options: tuple[str, ..
     Reads the declared source, splits it, makes histories, learns vocabularies and normalisation
     from the training split and writes examples that `python -m tfrec.train` reads.
     """
-    from pipeline.declaration import read
+    from pipeline.checks import read
 
     declaration = read(config)
     logging.getLogger("tensorflow").setLevel(logging.ERROR)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from typing import Annotated, Literal
 
@@ -250,157 +249,16 @@ class Declaration(Strict):
         """
         if name in self.features:
             return None, name
-        known = dict(self._history_features())
+        known = dict(self.history_features())
         if name not in known:
             raise UserError(f"no feature {name!r}{nearest(name, [*self.features, *known])}")
         return known[name]
 
-    def _history_features(self) -> Iterator[tuple[str, tuple[str, str]]]:
+    def history_features(self) -> Iterator[tuple[str, tuple[str, str]]]:
+        """Names of what histories repeat, `<history>_<feature>`, with the two parts."""
         for history, declared in self.histories.items():
             for feature in declared.features:
                 yield f"{history}_{feature}", (history, feature)
-
-    def check(self, where: str) -> None:
-        """Checks what one block says of another.
-
-        Raises:
-            UserError: a name that is not declared, or blocks that do not fit together.
-        """
-        try:
-            self._check_split()
-            self._check_histories()
-            self._check_examples()
-            self._check_tables()
-            self._check_names()
-            self._check_columns()
-        except UserError as error:
-            raise UserError(f"{where}: {error}") from None
-
-    def _check_split(self) -> None:
-        if self.split and self.source.given:
-            raise UserError("split: the source already gives train, validation and test files")
-        if not self.split and not self.source.given:
-            raise UserError(
-                "'split' is missing: one source has to be split, or give "
-                "source.train, source.validation and source.test"
-            )
-        if self.split:
-            needs: dict[str, tuple[str, ...]] = {
-                "user_time": ("user", "time"),
-                "leave_one_out": ("user", "time"),
-                "time": ("time",),
-            }
-            for key in needs.get(self.split.kind, ()):
-                if getattr(self, key) is None:
-                    raise UserError(f"split.kind {self.split.kind} needs {key!r}: its column")
-
-    def _check_histories(self) -> None:
-        for name, history in self.histories.items():
-            path = f"histories.{name}"
-            if not self.user:
-                raise UserError(f"{path}: a history needs 'user': its column")
-            for feature in history.features:
-                if feature not in self.features:
-                    raise UserError(
-                        f"{path}.features: no feature {feature!r}{nearest(feature, self.features)}"
-                    )
-            first = self.features[history.features[0]]
-            if first.kind != "category" or first.separator:
-                raise UserError(
-                    f"{path}.features: the first one has to be the item's id, a category with one "
-                    f"value, not {history.features[0]!r}"
-                )
-            if first.fill is not None:
-                raise UserError(
-                    f"{path}.features: {history.features[0]!r} has a `fill`; the first feature "
-                    "tells events from padding, so its missing value has to stay missing"
-                )
-            if self.item and self.column(history.features[0]) != self.item:
-                raise UserError(
-                    f"{path}.features: the first one has to be the item's id, of column "
-                    f"{self.item!r}, not {history.features[0]!r}"
-                )
-            if history.where is not None and history.where not in self.labels:
-                raise UserError(
-                    f"{path}.where: no label {history.where!r}{nearest(history.where, self.labels)}"
-                )
-            if history.where and self.labels[history.where].task != "binary":
-                raise UserError(f"{path}.where: label {history.where!r} is not binary")
-
-    def _check_examples(self) -> None:
-        if self.examples == "events":
-            return
-        for key in ("user", "item", "time"):
-            if getattr(self, key) is None:
-                raise UserError(f"examples: sequences need {key!r}: its column")
-        if not self.histories:
-            raise UserError("examples: sequences need a history, of the events before the newest")
-
-    def _check_tables(self) -> None:
-        sharing: dict[str, tuple[str, FeatureDeclaration]] = {}
-        keys = ("min_count", "top_k", "oov_buckets", "hash_buckets")
-        for name, feature in self.features.items():
-            if feature.kind != "category":
-                continue
-            table = self.vocabulary(name)
-            first_name, first = sharing.setdefault(table, (name, feature))
-            for key in keys:
-                if getattr(first, key) != getattr(feature, key):
-                    raise UserError(
-                        f"features.{name}: shares vocabulary {table!r} with {first_name!r}, "
-                        f"so {key} has to be the same"
-                    )
-        for index, cross in enumerate(self.crosses):
-            for crossed in cross.features:
-                feature = self.features[self.crossed(crossed)[1]]
-                if feature.kind == "number":
-                    raise UserError(
-                        f"crosses.{index}.features: {crossed!r} is a number; "
-                        "declare it with kind buckets"
-                    )
-
-    def _check_names(self) -> None:
-        features = [(name, "a feature") for name in self.features]
-        features += [(name, "a label") for name in self.labels]
-        features += [(name, "a history's feature") for name, _ in self._history_features()]
-        features += [(cross.name, "a cross") for cross in self.crosses]
-        _check_unique(features)
-        tables = [(name, "a table of buckets") for name, f in self.features.items() if f.buckets]
-        tables += [(cross.name, "a cross") for cross in self.crosses]
-        categories = [name for name, f in self.features.items() if f.kind == "category"]
-        vocabularies = dict.fromkeys(self.vocabulary(name) for name in categories)
-        _check_unique([*tables, *((name, "a vocabulary") for name in vocabularies)])
-        # They become names of files and of the transform's parts.
-        for name in (*self.features, *self.labels, *self.histories, *vocabularies):
-            if not re.fullmatch(r"\w[\w.-]*", name, re.ASCII):
-                raise UserError(f"the name {name!r}: only letters, digits and _ . - are allowed")
-
-    def _check_columns(self) -> None:
-        """One column has one type, whatever it is used for."""
-        uses = []
-        for name, feature in self.features.items():
-            what = "text" if feature.kind == "category" else "a number"
-            if (self.column(name), what) != (self.time, "a number"):  # a time is a number too
-                uses.append((self.column(name), what, f"features.{name}"))
-        for key, what in (
-            ("user", "text"), ("item", "text"), ("time", "a time"), ("weight", "a number")
-        ):  # fmt: skip
-            if column := getattr(self, key):
-                uses.append((column, what, key))
-        taken: dict[str, tuple[str, str]] = {}
-        for column, what, key in uses:
-            other, first = taken.setdefault(column, (what, key))
-            if other != what:
-                raise UserError(
-                    f"{key}: column {column!r} is both {other} ({first}) and {what}; "
-                    "a column has one type"
-                )
-        labelled = [label.column for label in self.labels.values()]
-        raw = [(name, "a column") for name in dict.fromkeys([*taken, *labelled, *self.show])]
-        for history, declared in self.histories.items():
-            for column in dict.fromkeys(self.column(name) for name in declared.features):
-                raw.append((f"{history}_{column}", "a column of a history"))
-        _check_unique(raw)
 
     @property
     def given_splits(self) -> tuple[str, ...]:
@@ -422,26 +280,6 @@ class Declaration(Strict):
     def outputs(self) -> tuple[str, ...]:
         """The splits' examples, and beside sequences all training events, without histories."""
         return tuple(dict.fromkeys((*self.given_splits, self.learned_from)))
-
-
-def read(path: str) -> Declaration:
-    """Reads and checks a declaration.
-
-    Raises:
-        UserError: the first thing that is wrong, and what would be right.
-    """
-    declaration = Declaration.load(path)
-    declaration.check(path)
-    return declaration
-
-
-def _check_unique(names: list[tuple[str, str]]) -> None:
-    """Checks (name, what it names) pairs."""
-    taken: dict[str, str] = {}
-    for name, what in names:
-        if name in taken:
-            raise UserError(f"the name {name!r} is both {taken[name]} and {what}; rename one")
-        taken[name] = what
 
 
 def _patterns(paths: Paths | None) -> list[str]:

@@ -45,10 +45,40 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The data set directory of a small shop, made by the pipeline."""
     from apache_beam.options.pipeline_options import PipelineOptions
 
-    from pipeline.declaration import read
+    from pipeline.checks import read
     from pipeline.run import run
 
     directory = tmp_path_factory.mktemp("shop")
     declaration = read(str(events.write(directory)))
     run(declaration, directory / "data", PipelineOptions(["--runner=FnApiRunner"]))
     return directory / "data"
+
+
+@pytest.fixture(scope="session")
+def finished(shop: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A run of wide_deep, and what it printed."""
+    from tests.support import start
+
+    output = tmp_path_factory.mktemp("runs") / "wide_deep"
+    result = start(
+        "--data",
+        str(shop),
+        "--model",
+        "wide_deep",
+        "--output",
+        str(output),
+        "--seed",
+        "1",
+        "--set",
+        "batch_size=64",
+        "--set",
+        "optimizers.dense.learning_rate=0.01",
+        "--set",
+        "optimizers.embedding.learning_rate=0.01",
+        "--set",
+        "model.hidden=[16]",
+        "--set",
+        "patience=6",
+    )
+    assert result.exit_code == 0, result.output
+    return output, result.output

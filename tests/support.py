@@ -7,7 +7,9 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from click.testing import CliRunner, Result
 
+from tfrec import train
 from tfrec.features import Feature, Features, History, Label, Table
 from tfrec.models.retrieval.base import RetrievalModel
 
@@ -113,3 +115,8 @@ def randomise(model: Any, seed: int = 0, scale: float = 0.5) -> None:
         model.catalogue.fill(
             batch(size, seed, model.features), rng.integers(1, 50, size), exponent=0.5
         )
+
+
+def start(*arguments: str) -> Result:
+    """Runs `python -m tfrec.train`."""
+    return CliRunner().invoke(train.main, arguments)

@@ -8,16 +8,10 @@ from typing import Any
 import pytest
 
 from tests.support import FEATURES
-from tfrec.config import (
-    OptimizerConfig,
-    TrainConfig,
-    check_hyperparameters,
-    from_assignments,
-    merge,
-    over_defaults,
-)
+from tfrec.config import OptimizerConfig, TrainConfig
 from tfrec.features import Features
 from tfrec.models.registry import find
+from tfrec.overrides import check_hyperparameters, from_assignments, merge, over_defaults
 from tfrec.strict import UserError
 
 GOOD: dict[str, Any] = {"data": "somewhere", "model": {"id": "dnn"}}

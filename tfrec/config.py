@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Mapping, Sequence
-from typing import Annotated, Any, Literal, get_args, get_type_hints
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal, get_args
 
-import yaml
 from pydantic import (
     ConfigDict,
     Field,
@@ -14,11 +12,10 @@ from pydantic import (
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
-    create_model,
     model_validator,
 )
 
-from tfrec.strict import Strict, UserError
+from tfrec.strict import Strict
 
 # Types of hyperparameters. Constructors of models use them, so that values are checked by them.
 Width = PositiveInt
@@ -343,74 +340,3 @@ class TrainConfig(Strict):
     precision: Precision = "float32"
     jit: bool = False
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
-
-
-def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    """`base` with the values of `over` in their places, block by block."""
-    merged = dict(base)
-    for key, value in over.items():
-        if isinstance(value, dict) and isinstance(merged.get(key), dict):
-            merged[key] = merge(merged[key], value)
-        else:
-            merged[key] = value
-    return merged
-
-
-def over_defaults(defaults: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
-    """The user's values over a model's defaults and the general ones.
-
-    A group whose optimizer the user names takes nothing from another optimizer's defaults.
-    """
-    general = {"optimizers": OptimizersConfig().model_dump()}
-    base = merge(general, defaults)
-    named = values.get("optimizers")
-    for group, block in named.items() if isinstance(named, dict) else ():
-        default = base["optimizers"].get(group, {}).get("name")
-        if isinstance(block, dict) and block.get("name", default) != default:
-            base = merge(base, {"optimizers": {group: None}})
-    return merge(base, values)
-
-
-def from_assignments(assignments: list[str]) -> dict[str, Any]:
-    """Nested values of `a.b=value` strings; a value is read as YAML.
-
-    Raises:
-        UserError: not of that form.
-    """
-    values: dict[str, Any] = {}
-    for assignment in assignments:
-        path, equals, text = assignment.partition("=")
-        if not equals or not path:
-            raise UserError(
-                f"--set {assignment}: expected key=value, such as model.hidden=[256,128]"
-            )
-        try:
-            value = yaml.safe_load(text)
-        except yaml.YAMLError:
-            raise UserError(f"--set {assignment}: {text!r} is not a YAML value") from None
-        for key in reversed(path.split(".")):
-            value = {key: value}
-        values = merge(values, value)
-    return values
-
-
-def check_hyperparameters(
-    constructor: Callable[..., Any], values: dict[str, Any]
-) -> dict[str, Any]:
-    """Hyperparameters checked against a model's constructor, defaults filled in.
-
-    Raises:
-        UserError: one that the model does not have, or a value of another type.
-    """
-    hints = get_type_hints(constructor, include_extras=True)
-    fields: dict[str, Any] = {
-        name: (hints[name], parameter.default)
-        for name, parameter in inspect.signature(constructor).parameters.items()
-        if name not in ("self", "features")
-    }
-    checked = create_model("model", __base__=Strict, **fields).parse(values, "model")
-    return {name: _plain(value) for name, value in checked.model_dump().items()}
-
-
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value

@@ -7,8 +7,9 @@ from pathlib import Path
 import click
 
 from tfrec.cli import command, quiet_import
-from tfrec.config import TopKConfig, from_assignments, merge
+from tfrec.config import TopKConfig
 from tfrec.features import SPLITS
+from tfrec.overrides import from_assignments, merge
 from tfrec.strict import UserError
 
 

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 import click
 import yaml
 
-from tfrec.config import TrainConfig, check_hyperparameters, over_defaults
+from tfrec.config import TrainConfig
 from tfrec.features import FILE_NAME, Features
 from tfrec.models.registry import find
+from tfrec.overrides import check_hyperparameters, over_defaults
 from tfrec.strict import UserError, nearest
 
 if TYPE_CHECKING:

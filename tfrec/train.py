@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tfrec.cli import command, quiet_import
-from tfrec.config import PRECISIONS, STRATEGIES, from_assignments, merge
+from tfrec.config import PRECISIONS, STRATEGIES
+from tfrec.overrides import from_assignments, merge
 from tfrec.strict import UserError, read_yaml
 
 if TYPE_CHECKING:

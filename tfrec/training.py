@@ -18,6 +18,7 @@ from rich.console import Console
 
 from tfrec.checkpoints import Checkpoints, Position, writing
 from tfrec.data import broken_file, training_batches
+from tfrec.description import description
 from tfrec.evaluation import evaluator
 from tfrec.models.base import loss_name
 from tfrec.models.retrieval.base import RetrievalModel
@@ -135,24 +136,9 @@ class Trainer:
         return [Validation(**values) for values in self.position.history]
 
     def describe(self) -> str:
-        """Parameters, and memory of tables, of the rest and of the optimizers."""
-        lines = [f"model {self.config.model.id} on {self.run.features.name}"]
-        total = 0
-        for group, variables in self.groups.items():
-            if variables:
-                count = sum(math.prod(v.shape) for v in variables)
-                total += count
-                optimizer = getattr(self.config.optimizers, group).name
-                lines.append(f"  {group:<10} {count:>13,} parameters  {optimizer}")
-        tables = sum(_size(v) for g in ("linear", "embedding") for v in self.groups[g])
-        dense = sum(_size(v) for v in self.groups["dense"])
-        slots = sum(_size(v) for v in self.optimizer.weights)
-        lines.append(f"  {'total':<10} {total:>13,} parameters")
-        lines.append(
-            f"  memory: tables {_mib(tables)}, other weights {_mib(dense)}, "
-            f"optimizers {_mib(slots)}"
-        )
-        return "\n".join(lines)
+        """The model, its parameters, and what they take of memory."""
+        title = f"model {self.config.model.id} on {self.run.features.name}"
+        return f"{title}\n{description(self.groups, self.config.optimizers, self.optimizer)}"
 
     def resume(self) -> int | None:
         """Goes to the newest checkpoint that can be read; None where there is none.
@@ -392,11 +378,3 @@ class Trainer:
     def examples_per_second(self) -> float:
         """Over the training steps, without validation."""
         return self.position.examples / self.position.seconds if self.position.seconds else 0.0
-
-
-def _size(variable: tf.Variable) -> int:
-    return math.prod(variable.shape) * variable.dtype.size
-
-
-def _mib(size: int) -> str:
-    return f"{size / 2**20:,.1f} MiB"

@@ -13,7 +13,7 @@ import yaml
 from pydantic import PositiveInt, model_validator
 
 from tfrec.cli import command, quiet_import
-from tfrec.config import merge
+from tfrec.overrides import merge
 from tfrec.strict import Strict, UserError
 
 CONFIG = "tune.yaml"

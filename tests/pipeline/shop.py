@@ -22,6 +22,7 @@ import tensorflow as tf
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.testing.test_pipeline import TestPipeline
 
+from pipeline.checks import check
 from pipeline.declaration import Declaration
 from pipeline.events import REJECTED, ParseEvents
 from pipeline.examples import ExamplesBySplit
@@ -152,7 +153,7 @@ def tiny(path: Any, **blocks: Any) -> Declaration:
 
 def checked_declaration(values: dict[str, Any]) -> Declaration:
     declaration = Declaration.parse(values, "test.yaml")
-    declaration.check("test.yaml")
+    check(declaration, "test.yaml")
     return declaration
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
-from pipeline.declaration import read
+from pipeline.checks import read
 from tests.pipeline import shop
 from tfrec.strict import UserError
 

@@ -9,13 +9,14 @@ import tensorflow as tf
 import tf_keras as keras
 from pydantic import NonNegativeFloat, NonNegativeInt
 
-from tfrec.config import Activation, Share, Width, Widths, merge
+from tfrec.config import Activation, Share, Width, Widths
 from tfrec.features import Features, History
 from tfrec.layers.embedding import Embeddings, field_vectors, history_vectors
 from tfrec.layers.mlp import MLP
 from tfrec.layers.next_event import NextItem
 from tfrec.layers.transformer import Positions, TransformerBlock, distances
 from tfrec.models.base import SMALL_HISTORIES, Inputs, RankingModel
+from tfrec.overrides import merge
 
 
 @keras.utils.register_keras_serializable("tfrec")

@@ -7,12 +7,13 @@ from typing import Any, ClassVar
 import tensorflow as tf
 import tf_keras as keras
 
-from tfrec.config import Activation, Share, Width, Widths, merge
+from tfrec.config import Activation, Share, Width, Widths
 from tfrec.features import Features
 from tfrec.layers.embedding import Embeddings, field_vectors
 from tfrec.layers.interactions import VectorCross
 from tfrec.layers.mlp import MLP
 from tfrec.models.base import SMALL_DATA, Inputs, RankingModel
+from tfrec.overrides import merge
 
 
 @keras.utils.register_keras_serializable("tfrec")
