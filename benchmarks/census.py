@@ -21,7 +21,7 @@ import yaml
 from apache_beam.options.pipeline_options import PipelineOptions
 from tables import write
 
-from pipeline.declaration import read
+from pipeline.checks import read
 from pipeline.run import run as make_data
 from tfrec.evaluation import evaluator
 from tfrec.runs import Run

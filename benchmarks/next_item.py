@@ -23,7 +23,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from lines import to_csv
 from tables import write
 
-from pipeline.declaration import read
+from pipeline.checks import read
 from pipeline.run import run as make_data
 from tfrec import evaluate
 from tfrec.overrides import from_assignments, merge

@@ -107,7 +107,7 @@ _NO_HISTORY = ("mf", {"dim": 4})
 
 RETRIEVAL_CASES: dict[str, Case] = {
     "mf": Case(
-        {"dim": 4}, mf, interaction, None, variants=({"normalise": False}, {"biases": True})
+        {"dim": 4}, mf, interaction, None, variants=({"normalise": False}, {"biases": False})
     ),
     "als_mlp": Case(_TOWERS, als_mlp, interaction, None, variants=_OF_TOWERS),
     "ncf": Case(

@@ -39,8 +39,8 @@ class MF(RetrievalModel):
     def __init__(
         self,
         features: Features,
-        dim: Width = 64,
-        biases: bool = False,
+        dim: Width = 128,
+        biases: bool = True,
         normalise: bool = True,
         stddev: float = 0.1,
     ) -> None:
