@@ -14,7 +14,7 @@ $(READY): pyproject.toml constraints.txt
 	@touch $@
 
 demo: $(READY)
-	$(BIN)/python -m pipeline --config configs/movielens.yaml --output data/movielens --overwrite
+	$(BIN)/python -m pipeline run --config configs/movielens.yaml --output data/movielens --overwrite
 	$(BIN)/python -m tfrec.train --data data/movielens --model wide_deep --output runs/wide_deep --overwrite
 	$(BIN)/python -m tfrec.evaluate --run runs/wide_deep --split test
 	$(BIN)/python -m tfrec.train --data data/movielens --model two_tower --output runs/two_tower --overwrite

@@ -101,7 +101,7 @@ def _data_set(directory: Path, name: str, files: dict[str, Path]) -> Path:
         source = {"format": "csv", **{split: str(path) for split, path in files.items()}}
         path = directory.with_suffix(".yaml")
         path.write_text(yaml.safe_dump({"name": name, "source": source, **DECLARATION}))
-        _run("pipeline", "--config", str(path), "--output", str(directory))
+        _run("pipeline", "run", "--config", str(path), "--output", str(directory))
     return directory
 
 

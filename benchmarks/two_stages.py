@@ -60,7 +60,7 @@ def main(items: int, candidates: int, models: tuple[str, ...], requests: int) ->
     with tempfile.TemporaryDirectory() as directory:
         place = Path(directory)
         _events(place, items)
-        _run("pipeline", "--config", place / "data.yaml", "--output", place / "data")
+        _run("pipeline", "run", "--config", place / "data.yaml", "--output", place / "data")
         _train(place, "mf")
         click.echo("| ranking | API | median ms | 95% ms |\n| --- | --- | --- | --- |")
         for model in models:

@@ -5,13 +5,66 @@ from __future__ import annotations
 import logging
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from tfrec.cli import command, quiet_import
+from tfrec.strict import UserError
+
+if TYPE_CHECKING:
+    from pipeline.scan import Finding
 
 
-@click.command(
+@click.group()
+def main() -> None:
+    """From raw events to training examples: init, check, run."""
+
+
+@main.command()
+@click.option("--data", required=True, help="File or glob of CSV, Parquet or TFRecords.")
+@click.option("--output", type=Path, help="Declaration to write; NAME.yaml unless given.")
+@click.option("--overwrite", is_flag=True, help="Replace a declaration that is there already.")
+@command
+def init(data: str, output: Path | None, overwrite: bool) -> None:
+    """Write a first declaration, by looking at the data."""
+    with quiet_import():
+        from pipeline.init import draft
+    target = output or Path(f"{Path(data).name.split('.')[0].strip('*?-_') or 'data'}.yaml")
+    if target.exists() and not overwrite:
+        raise UserError(f"{target} is there already: name another --output, or add --overwrite")
+    target.write_text(draft(data), encoding="utf-8")
+    click.echo(f"{target}: read it and correct it; then python -m pipeline check --config {target}")
+
+
+@main.command()
+@click.option("--config", required=True, help="Declaration of the data set (YAML).")
+@click.option("--rows", type=click.IntRange(1), default=100_000, show_default=True, help="Most.")
+@command
+def check(config: str, rows: int) -> None:
+    """Say what is wrong with a declaration.
+
+    Or with its data: the first rows of every file are read as a run reads them.
+    """
+    from pipeline.checks import read
+
+    declaration = read(config)
+    with quiet_import():
+        from pipeline.scan import scan
+    found = scan(declaration, rows)
+    for finding in found.findings:
+        click.echo(str(finding))
+    click.echo(f"{config}: {found.rows:,} rows looked at, {_counted(found.findings)}")
+    if found.failed:
+        raise SystemExit(1)
+
+
+def _counted(findings: list[Finding]) -> str:
+    errors = sum(finding.error for finding in findings)
+    return f"{errors} errors, {len(findings) - errors} warnings"
+
+
+@main.command(
     context_settings={"ignore_unknown_options": True},
     epilog="Any other option goes to Beam: --runner=…, --direct_num_workers=…, --project=…",
 )
@@ -20,7 +73,7 @@ from tfrec.cli import command, quiet_import
 @click.option("--overwrite", is_flag=True, help="Replace a data set that is there already.")
 @click.argument("beam_options", nargs=-1, type=click.UNPROCESSED)
 @command
-def main(config: str, output: Path, overwrite: bool, beam_options: tuple[str, ...]) -> None:
+def run(config: str, output: Path, overwrite: bool, beam_options: tuple[str, ...]) -> None:
     """Turn raw events into training examples.
 
     Reads the declared source, splits it, makes histories, learns vocabularies and normalisation
@@ -39,13 +92,13 @@ def main(config: str, output: Path, overwrite: bool, beam_options: tuple[str, ..
 
         from pipeline.options import checked
         from pipeline.progress import Progress
-        from pipeline.run import run
+        from pipeline.run import run as make
         from pipeline.writers import split_counts
 
     options = PipelineOptions(checked(list(beam_options)))
     console = Console(stderr=True)
     with Progress(console) as progress:
-        report = run(declaration, output, options, overwrite=overwrite)
+        report = make(declaration, output, options, overwrite=overwrite)
     for reason, (count, example) in report.rejected.items():
         shown = f", such as {example!r}" if example else ""
         click.echo(f"rejected {count:,} rows: {reason}{shown}")

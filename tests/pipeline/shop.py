@@ -312,11 +312,11 @@ def vocabulary(directory: Path, table: str) -> list[tuple[int, int, str]]:
 
 
 class Command:
-    """`python -m pipeline` with these arguments, running."""
+    """`python -m pipeline run` with these arguments, running."""
 
     def __init__(self, *arguments: Any) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "pipeline", *map(str, arguments)],
+            [sys.executable, "-m", "pipeline", "run", *map(str, arguments)],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

@@ -1,0 +1,231 @@
+"""A first declaration, from a look at the data."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import yaml
+
+from pipeline.checks import check
+from pipeline.declaration import Declaration, Source
+from pipeline.profile import Profile
+from pipeline.sources import columns_of, head
+from tfrec.strict import UserError
+
+ROWS = 100_000  # looked at
+FEW = 20  # values up to here are categories, numbers or not
+RARE = 1_000  # categories of more values than this leave out those that come once
+ALIKE = 0.98  # share of users (items) with one value in a column that describes them
+CROWDED = 0.5  # distinct values per row, user or item of a text that is no category
+_USER = r"user|customer|client|member|visitor|account|shopper|reader|viewer|listener|session"
+_ITEM = r"item|product|movie|film|article|song|track|book|video|sku|asin|listing|poi|news|game"
+_TIME = r"time|date|^ts$|_ts$|^at$|_at$|^when$"
+_LABEL = r"label|click|bought|buy|purchase|order|like|rating|stars|score|target|convert|watched"
+
+
+def draft(path: str) -> str:
+    """YAML of a declaration that fits what the file's first rows look like.
+
+    Args:
+        path: file or glob of CSV, Parquet or TFRecords, known by the name's ending.
+
+    Raises:
+        UserError: no such file, an ending that says nothing, or no column to learn from.
+    """
+    source = _source(path)
+    columns = columns_of(source)
+    batches = [batch for _, _, batch in head(source, columns, ROWS)]
+    table = pa.Table.from_batches(batches) if batches else pa.table({})
+    if not table.num_rows:
+        raise UserError(f"{path}: has no rows")
+    profiles = {name: Profile.of(name, table.column(name)) for name in columns}
+    notes: dict[str, str] = {}
+    values = _declared(Path(path), source, profiles, notes)
+    if not values["features"]:
+        raise UserError(f"{path}: no column that a model could learn from")
+    check(Declaration.parse(values, path), path)
+    return _text(path, table.num_rows, values, notes)
+
+
+def _source(path: str) -> Source:
+    name = re.sub(r"\.(gz|bz2|xz)$", "", path)
+    endings = {".parquet": "parquet", ".tfrecord": "tfrecord", ".tfrecords": "tfrecord"}
+    endings |= dict.fromkeys((".csv", ".tsv", ".txt"), "csv")
+    ending = Path(name).suffix
+    if ending not in endings:
+        known = ", ".join(endings)
+        raise UserError(f"{path}: the ending tells no format; known: {known}, and .gz of them")
+    source = Source.parse({"format": endings[ending], "path": path}, path)
+    if source.format != "csv":
+        return source
+    counts = {
+        delimiter: len(columns_of(source.model_copy(update={"delimiter": delimiter})))
+        for delimiter in (",", "\t", ";", "|")
+    }
+    return source.model_copy(update={"delimiter": max(counts, key=counts.__getitem__)})
+
+
+def _declared(
+    path: Path, source: Source, profiles: dict[str, Profile], notes: dict[str, str]
+) -> dict[str, Any]:
+    """The values of the declaration; what a person should know of a column goes into `notes`."""
+    user, item = (_key(profiles, pattern) for pattern in (_USER, _ITEM))
+    times = [p for p in profiles.values() if p.times and not p.missing]
+    time = next((p.name for p in times if _named(p.name, _TIME)), times[0].name if times else None)
+    labels = {p.name: label for p in profiles.values() if (label := _label(p))}
+    values: dict[str, Any] = {"name": path.name.split(".")[0]}
+    values["source"] = source.model_dump(exclude_defaults=True)
+    keys = {"user": user, "item": item, "time": time}
+    values |= {key: name for key, name in keys.items() if name}
+    features: dict[str, Any] = {}
+    shown = []
+    for name, profile in profiles.items():
+        if name in labels or name == time:
+            continue
+        role = _role(profile, profiles, user, item)
+        whose = profiles.get(str({"user": user, "item": item}.get(role)))
+        if profile.milliseconds:
+            notes[name] = "milliseconds since 1970? `time` wants seconds: divide it by 1,000"
+        elif not profile.counts:
+            notes[name] = "left out: empty"
+        elif len(profile.counts) == 1:
+            notes[name] = "left out: one value only"
+        elif _numbers_rows(profile):
+            notes[name] = "left out: the number of the row"
+        elif name not in (user, item) and _is_text(profile, whose):
+            notes[name] = "left out: nearly every row has a value of its own"
+            if whose:
+                notes[name] = f"left out: nearly every {role} has a value of its own"
+            if whose and role == "item":
+                shown.append(name)
+                notes[name] = "only kept to be shown: nearly every item has a value of its own"
+        else:
+            features[name] = _feature(profile, role)
+    values["features"] = features
+    if labels:
+        values["labels"] = labels
+    if user and item and time:
+        history = [item, *(n for n, f in features.items() if n != item and _repeats(f))]
+        where = next((n for n, f in labels.items() if f.get("task") != "regression"), None)
+        values["histories"] = {
+            "before": {"length": 50, "features": history, **({"where": where} if where else {})}
+        }
+    values["split"] = {"kind": "user_time" if user and time else "time" if time else "random"}
+    if shown:
+        values["show"] = shown
+    return values
+
+
+def _named(name: str, pattern: str) -> bool:
+    return re.search(pattern, name, re.IGNORECASE) is not None
+
+
+def _key(profiles: dict[str, Profile], pattern: str) -> str | None:
+    """The column that tells users (or items): one named so, whose values come again; ids first."""
+    found = [
+        p
+        for p in profiles.values()
+        if _named(p.name, pattern)
+        and not p.missing
+        and not p.separator
+        and len(p.counts) > FEW
+        and len(p.counts) < len(p.texts)
+    ]
+    ids = [p for p in found if re.search(r"id$", p.name, re.IGNORECASE)]
+    return (ids or found)[0].name if found else None
+
+
+def _label(profile: Profile) -> dict[str, Any] | None:
+    numbers = profile.numbers
+    if numbers is None or not _named(profile.name, _LABEL):
+        return None
+    if profile.binary:
+        return {"column": profile.name}
+    if len(profile.counts) > FEW or len(profile.counts) < 3:
+        return None
+    steps = np.unique(numbers)
+    middle = min(steps[1:], key=lambda step: abs(float((numbers >= step).mean()) - 0.5))
+    return {"column": profile.name, "at_least": float(middle)}
+
+
+def _role(
+    profile: Profile, profiles: dict[str, Profile], user: str | None, item: str | None
+) -> str:
+    """Whom a column describes: users or items have the same value in all their rows."""
+    for role, key in (("user", user), ("item", item)):
+        if profile.name == key:
+            return role
+    for role, key in (("user", user), ("item", item)):
+        if key:
+            values: defaultdict[str, set[str]] = defaultdict(set)
+            for who, text in zip(profiles[key].texts, profile.texts, strict=True):
+                values[who].add(text)
+            if np.mean([len(found) == 1 for found in values.values()]) >= ALIKE:
+                return role
+    return "context"
+
+
+def _numbers_rows(profile: Profile) -> bool:
+    numbers = profile.numbers
+    return numbers is not None and len(numbers) > FEW and bool((np.diff(numbers) == 1).all())
+
+
+def _is_text(profile: Profile, whose: Profile | None) -> bool:
+    """Whether it is neither a number nor a category nor a list of them.
+
+    Args:
+        profile: of the column.
+        whose: the users' or items' column, if it describes them.
+    """
+    if profile.numbers is not None or profile.separator:
+        return False
+    most = len(whose.counts) if whose else profile.counts.total()
+    return len(profile.counts) > max(FEW, CROWDED * most)
+
+
+def _feature(profile: Profile, role: str) -> dict[str, Any]:
+    number = profile.numbers
+    is_id = role in ("user", "item") and re.search(r"(id|code)$", profile.name, re.IGNORECASE)
+    if number is not None and len(profile.counts) > FEW and not is_id:
+        skewed = number.min() >= 0 and number.max() > 100 * max(float(np.median(number)), 1.0)
+        return {"kind": "number", "role": role, **({"normalise": "log"} if skewed else {})}
+    feature: dict[str, Any] = {"kind": "category", "role": role}
+    if profile.separator:
+        feature["separator"] = profile.separator
+    if len(profile.counts) > RARE and not profile.separator:
+        feature |= {"min_count": 2}
+    return feature
+
+
+def _repeats(feature: dict[str, Any]) -> bool:
+    """Whether a history keeps it of each event."""
+    return feature["role"] == "item" and feature["kind"] == "category"
+
+
+def _text(path: str, rows: int, values: dict[str, Any], notes: dict[str, str]) -> str:
+    missing = [key for key in ("user", "item", "time", "labels") if key not in values]
+    lines = [
+        f"# From a look at the first {rows:,} rows of {path}. Correct it, then:",
+        "#     python -m pipeline check --config THIS_FILE",
+        *(f"# No column looks like {key}: name it if there is one." for key in missing),
+        *(f"# {name}: {note}" for name, note in notes.items()),
+    ]
+    blocks = []
+    for key, value in values.items():
+        if isinstance(value, dict) and value and all(isinstance(v, dict) for v in value.values()):
+            blocks.append(f"{key}:")
+            blocks += [f"  {_flow(n)}: {_flow(block)}" for n, block in value.items()]
+        else:
+            blocks.append(f"{key}: {_flow(value)}")
+    return "\n".join([*lines, *blocks]) + "\n"
+
+
+def _flow(value: Any) -> str:
+    """A value as YAML in one line."""
+    text = yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=10_000)
+    return text.removesuffix("\n").removesuffix("\n...")

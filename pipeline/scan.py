@@ -1,0 +1,196 @@
+"""What is wrong with a declaration's data, told from a sample, before any long run."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+import apache_beam as beam
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.declaration import Declaration, FeatureDeclaration
+from pipeline.events import Layout, ParseEvents
+from pipeline.profile import Profile
+from pipeline.sources import head
+
+SPARSE = 0.5  # share of missing values that is worth a word
+UNIQUE = 0.5  # distinct values per row that leave a vocabulary nothing to learn
+RARE_LABEL = 0.001
+LATEST = 4e9  # seconds since 1970: 2096
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something that is wrong or odd.
+
+    Attributes:
+        error: the run would fail, or learn nothing; otherwise worth a look.
+        what: is the matter.
+        remedy: what to do about it.
+    """
+
+    error: bool
+    what: str
+    remedy: str
+
+    def __str__(self) -> str:
+        return f"{'error' if self.error else 'warning'}: {self.what}; {self.remedy}"
+
+
+@dataclass(frozen=True)
+class Scan:
+    """What a sample tells.
+
+    Attributes:
+        rows: looked at.
+        findings: errors first.
+    """
+
+    rows: int
+    findings: list[Finding]
+
+    @property
+    def failed(self) -> bool:
+        """Whether there are errors."""
+        return any(finding.error for finding in self.findings)
+
+
+def scan(declaration: Declaration, rows: int) -> Scan:
+    """Reads the first rows of every file as a run would, and looks at what it finds.
+
+    Args:
+        declaration: of the data set.
+        rows: about how many.
+
+    Raises:
+        UserError: a file is not there or cannot be read, or has not the declared columns.
+    """
+    layout = Layout.of(declaration)
+    parse = ParseEvents(declaration)
+    rejected: Counter[str] = Counter()
+    kept = []
+    for element in head(declaration.source, list(layout.types), rows):
+        for found in parse.process(element):
+            if isinstance(found, beam.pvalue.TaggedOutput):
+                reason, (count, _) = found.value
+                rejected[reason] += count
+            else:
+                kept.append(found[1])
+    events = pa.Table.from_batches(kept) if kept else pa.table({})
+    total = events.num_rows + rejected.total()
+    if not total:
+        return Scan(0, [Finding(True, "the source has no rows", "check `source`")])
+    findings = _of_rejected(declaration, rejected, total)
+    if events.num_rows:
+        profiles = {name: Profile.of(name, events.column(name)) for name in layout.inputs}
+        for name, feature in declaration.features.items():
+            findings += _of_feature(name, feature, profiles[declaration.column(name)])
+        findings += _of_labels(declaration, events)
+        findings += _of_users(declaration, events)
+        findings += _of_times(declaration, events)
+    return Scan(total, sorted(findings, key=lambda finding: not finding.error))
+
+
+def _of_rejected(declaration: Declaration, rejected: Counter[str], total: int) -> list[Finding]:
+    most = declaration.max_rejected
+    return [
+        Finding(
+            count / total > most,
+            f"{count:,} of {total:,} rows would be rejected: {reason}",
+            f"mend the source, or raise max_rejected ({most:.2%})",
+        )
+        for reason, count in rejected.most_common()
+    ]
+
+
+def _of_feature(name: str, feature: FeatureDeclaration, profile: Profile) -> list[Finding]:
+    where, rows = f"features.{name}", len(profile.texts)
+    found = []
+    if not profile.counts:
+        return [
+            Finding(True, f"{where}: no value in the sample", "check `column`, or leave it out")
+        ]
+    if len(profile.counts) == 1:
+        found.append(Finding(False, f"{where}: one value in all rows", "it teaches nothing"))
+    if profile.missing / rows > SPARSE:
+        share = f"{profile.missing / rows:.0%}"
+        found.append(Finding(False, f"{where}: {share} of the values are missing", "is it `fill`?"))
+    if feature.kind == "category":
+        found += _of_category(where, feature, profile)
+    elif profile.milliseconds:
+        what = f"{where}: looks like milliseconds since 1970"
+        found.append(Finding(False, what, "declare another column, or buckets of it"))
+    return found
+
+
+def _of_category(where: str, feature: FeatureDeclaration, profile: Profile) -> list[Finding]:
+    found = []
+    if feature.separator is None and profile.separator:
+        what = f"{where}: values look like lists, separated by {profile.separator!r}"
+        found.append(Finding(False, what, f"declare separator: {profile.separator!r}"))
+    if feature.separator is not None:
+        if not any(feature.separator in text for text in profile.counts):
+            what = f"{where}: no value has the separator {feature.separator!r}"
+            found.append(Finding(False, what, "leave it out, or declare the right one"))
+        return found
+    distinct, total = len(profile.counts), profile.counts.total()
+    if not feature.hash_buckets:
+        frequent = sum(count >= feature.min_count for count in profile.counts.values())
+        if not frequent:
+            what = f"{where}: no value comes {feature.min_count} times in the sample"
+            found.append(Finding(True, what, "lower min_count"))
+        elif distinct > UNIQUE * total and total > 100:
+            what = f"{where}: {distinct:,} distinct values in {total:,} rows"
+            found.append(Finding(False, what, "hardly any comes again: leave it out, or hash it"))
+    return found
+
+
+def _of_labels(declaration: Declaration, events: pa.Table) -> list[Finding]:
+    found = []
+    for name, label in declaration.labels.items():
+        values = events.column(f"label:{name}").to_numpy()
+        values = values[~np.isnan(values)]
+        where = f"labels.{name}"
+        if not len(values):
+            found.append(Finding(True, f"{where}: no value in the sample", "check `column`"))
+        elif label.task == "binary":
+            rate = float(values.mean())
+            if rate in (0, 1):
+                what = f"{where}: {rate:.0f} in all rows"
+                remedy = "check `column` and `at_least`; data of positive events need no labels"
+                found.append(Finding(True, what, remedy))
+            elif rate < RARE_LABEL:
+                what = f"{where}: 1 in {rate:.3%} of the rows"
+                found.append(Finding(False, what, "sample the negatives, or expect long training"))
+    return found
+
+
+def _of_users(declaration: Declaration, events: pa.Table) -> list[Finding]:
+    found = []
+    keys = [key for key in (declaration.user, declaration.item, declaration.time) if key]
+    if declaration.user and declaration.histories:
+        counts = pc.value_counts(events.column(declaration.user)).field("counts").to_numpy()
+        if np.median(counts) < 2:
+            what = f"user: half of the users or more have one event in column {declaration.user!r}"
+            remedy = "histories will be empty; is the column the user?"
+            found.append(Finding(False, what, remedy))
+    if len(keys) == 3:
+        again = events.num_rows - events.group_by(keys).aggregate([]).num_rows
+        if again:
+            what = (
+                f"{again:,} of {events.num_rows:,} rows repeat the user, item and time of another"
+            )
+            found.append(Finding(False, what, "is the source read twice?"))
+    return found
+
+
+def _of_times(declaration: Declaration, events: pa.Table) -> list[Finding]:
+    if not declaration.time:
+        return []
+    latest = pc.max(events.column(declaration.time)).as_py()
+    if latest is not None and latest > LATEST:
+        what = f"time: column {declaration.time!r} is past the year 2096 in seconds"
+        return [Finding(True, what, "divide milliseconds by 1,000")]
+    return []

@@ -1,0 +1,195 @@
+"""A first declaration from a look at the data, and what a check of it finds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from click.testing import CliRunner, Result
+
+from pipeline.__main__ import main
+from pipeline.checks import read
+from pipeline.init import draft
+from pipeline.scan import scan
+from tests.pipeline import shop
+from tfrec.features import Features
+from tfrec.strict import UserError
+
+
+def call(*arguments: Any) -> Result:
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+def titled() -> list[shop.Row]:
+    """The shop's events, with texts, the number of the row, and a column that says nothing."""
+    return [
+        {"row": index, **row, "genres": [*(row["genres"] or []), "all"], "shop": "one"}
+        for index, row in enumerate(shop.events())
+    ]
+
+
+@pytest.mark.parametrize("form", ["events.csv", "events.tsv.gz", "events.parquet"])
+def test_columns_are_told_by_their_values(tmp_path: Path, form: str) -> None:
+    path, rows = tmp_path / form, titled()
+    if form.endswith("parquet"):
+        shop.write_parquet(rows, path)
+    else:
+        shop.write_csv(rows, path, "\t" if ".tsv" in form else ",")
+    text = draft(str(path))
+    values = yaml.safe_load(text)
+    assert {key: values[key] for key in ("user", "item", "time", "split", "show")} == {
+        "user": "user",
+        "item": "item",
+        "time": "time",
+        "split": {"kind": "user_time"},
+        "show": ["title"],
+    }
+    features = values["features"]
+    roles = {name: feature["role"] for name, feature in features.items()}
+    assert roles == {
+        **dict.fromkeys(("user", "age", "favourite", "zip"), "user"),
+        **dict.fromkeys(("item", "genres", "brand", "price"), "item"),
+        **dict.fromkeys(("dwell", "device", "weight"), "context"),
+    }
+    assert {n for n, f in features.items() if f["kind"] == "number"} == {"price", "dwell"}
+    assert features["genres"]["separator"] == "|"
+    assert values["labels"] == {"rating": {"column": "rating", "at_least": 4.0}}
+    history = values["histories"]["before"]
+    assert history["features"] == ["item", "genres", "brand"]
+    assert history["where"] == "rating"
+    assert "# row: left out: the number of the row" in text
+    assert "# shop: left out: one value only" in text
+
+
+def test_what_it_writes_makes_a_data_set(tmp_path: Path) -> None:
+    path, target = tmp_path / "events.csv", tmp_path / "first.yaml"
+    shop.write_csv(titled(), path)
+    result = call("init", "--data", path, "--output", target)
+    assert (result.exit_code, target.exists()) == (0, True), result.output
+    assert call("check", "--config", target).exit_code == 0
+    report = shop.prepare(read(str(target)), tmp_path / "data")
+    assert sum(report.examples.values()) == len(titled())
+    assert Features.load(tmp_path / "data").item_id == "item"
+    before = target.read_bytes()
+    again = call("init", "--data", path, "--output", target)
+    assert again.exit_code == 1
+    assert "is there already" in again.output
+    assert target.read_bytes() == before
+
+
+def test_what_is_not_found_is_said(tmp_path: Path) -> None:
+    path = tmp_path / "lines.csv"
+    path.write_text("a,b\n" + "".join(f"{i % 7},{i % 3}\n" for i in range(50)))
+    text = draft(str(path))
+    for key in ("user", "item", "time", "labels"):
+        assert f"# No column looks like {key}" in text
+    assert yaml.safe_load(text)["split"] == {"kind": "random"}
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("events.xlsx", "a", "the ending tells no format; known: .parquet"),
+        ("events.csv", "user,item\n", "has no rows"),
+        ("events.csv", "a,b\n1,2\n1,2\n", "no column that a model could learn from"),
+        ("events.parquet", "PAR1", "events.parquet"),
+        ("none.csv", None, "no file matches"),
+    ],
+)
+def test_data_that_tells_nothing(
+    tmp_path: Path, name: str, content: str | None, message: str
+) -> None:
+    if content is not None:
+        (tmp_path / name).write_text(content)
+    result = call("init", "--data", tmp_path / name, "--output", tmp_path / "first.yaml")
+    assert result.exit_code == 1
+    assert message in result.output
+    assert len(result.output.strip().splitlines()) == 1
+    assert not (tmp_path / "first.yaml").exists()
+
+
+def findings(tmp_path: Path, rows: list[shop.Row], **blocks: Any) -> list[str]:
+    path = shop.write_csv(rows, tmp_path / "events.csv")
+    found = scan(shop.declare(source={"format": "csv", "path": path}, **blocks), 1_000)
+    assert found.rows == len(rows)
+    return [str(finding) for finding in found.findings]
+
+
+def test_nothing_is_said_of_good_data(tmp_path: Path) -> None:
+    assert findings(tmp_path, shop.events()) == []
+
+
+def other(key: str, value: Any) -> list[shop.Row]:
+    """The shop's events with another value in one column."""
+    return [
+        {**row, key: value(index, row) if callable(value) else value}
+        for index, row in enumerate(shop.events())
+    ]
+
+
+@pytest.mark.parametrize(
+    ("rows", "blocks", "message"),
+    [
+        (other("price", "dear"), {}, "error: 288 of 288 rows would be rejected: column 'price'"),
+        (other("time", lambda _, r: r["time"] * 1000), {}, "error: time: column 'time' is past"),
+        (other("rating", 5), {}, "error: labels.like: 1 in all rows"),
+        (other("rating", None), {}, "error: labels.like: no value in the sample"),
+        (other("brand", None), {}, "error: features.brand: no value in the sample"),
+        (other("device", "phone"), {}, "warning: features.device: one value in all rows"),
+        (other("user", lambda i, _: f"u{i}"), {}, "warning: user: half of the users or more"),
+        (other("zip", lambda i, _: f"z{i}"), {}, None),
+        (other("favourite", lambda i, _: f"f{i}"), {}, "288 distinct values in 288 rows"),
+        (shop.events() + shop.events()[:3], {}, "warning: 3 of 291 rows repeat the user, item"),
+        (
+            other("price", lambda i, r: r["price"] if i % 3 == 0 else None),
+            {},
+            "values are missing",
+        ),
+        (
+            shop.events(),
+            {"features": {**shop.FEATURES, "item": {"kind": "category", "role": "item",
+                                                    "min_count": 99}}},
+            "error: features.item: no value comes 99 times",
+        ),
+        (
+            shop.events(),
+            {"features": {**shop.FEATURES, "brand": {"kind": "category", "role": "item",
+                                                     "separator": ";"},
+                          "favourite": {"kind": "category", "role": "user"}}},
+            "warning: features.brand: no value has the separator ';'",
+        ),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_is_named(
+    tmp_path: Path, rows: list[shop.Row], blocks: dict[str, Any], message: str | None
+) -> None:
+    found = findings(tmp_path, rows, **blocks)
+    if message is None:
+        assert found == []
+    else:
+        assert any(message in line for line in found), found
+
+
+def test_a_list_without_its_separator_is_seen(tmp_path: Path) -> None:
+    sets = [f"{a}|{b}" for a in "abcdef" for b in "uvwxyz"]
+    rows = other("favourite", lambda i, _: sets[i % len(sets)])
+    features = {**shop.FEATURES, "favourite": {"kind": "category", "role": "user"}}
+    found = findings(tmp_path, rows, features=features)
+    assert found == [
+        "warning: features.favourite: values look like lists, separated by '|'; "
+        "declare separator: '|'"
+    ]
+
+
+def test_check_fails_where_a_run_would(tmp_path: Path) -> None:
+    path = shop.write_csv(other("rating", 5), tmp_path / "events.csv")
+    config = tmp_path / "shop.yaml"
+    declared = shop.declare(source={"format": "csv", "path": path})
+    config.write_text(yaml.safe_dump(declared.model_dump(mode="json", exclude_unset=True)))
+    result = call("check", "--config", config)
+    assert result.exit_code == 1
+    assert "288 rows looked at, 1 errors, 0 warnings" in result.output
+    with pytest.raises(UserError, match=r"nowhere\.csv"):
+        scan(shop.declare(), 10)
