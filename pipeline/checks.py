@@ -33,6 +33,7 @@ def check(declaration: Declaration, where: str) -> None:
         _check_split(declaration)
         _check_histories(declaration)
         _check_examples(declaration)
+        _check_clocks(declaration)
         _check_tables(declaration)
         _check_names(declaration)
         _check_columns(declaration)
@@ -101,6 +102,19 @@ def _check_examples(declaration: Declaration) -> None:
         raise UserError("examples: sequences need a history, of the events before the newest")
 
 
+def _check_clocks(declaration: Declaration) -> None:
+    for name, feature in declaration.features.items():
+        if not feature.clock:
+            continue
+        if not declaration.time:
+            raise UserError(f"features.{name}: kind {feature.kind} needs 'time': its column")
+        if feature.column not in (None, declaration.time):
+            raise UserError(
+                f"features.{name}: kind {feature.kind} is of column {declaration.time!r}, the "
+                f"time; leave out `column`"
+            )
+
+
 def _check_tables(declaration: Declaration) -> None:
     sharing: dict[str, tuple[str, FeatureDeclaration]] = {}
     keys = ("min_count", "top_k", "oov_buckets", "hash_buckets")
@@ -131,7 +145,9 @@ def _check_names(declaration: Declaration) -> None:
     features += [(name, "a history's feature") for name, _ in declaration.history_features()]
     features += [(cross.name, "a cross") for cross in declaration.crosses]
     _check_unique(features)
-    tables = [(name, "a table of buckets") for name, f in declaration.features.items() if f.buckets]
+    tables = [
+        (name, "a table of its own") for name, f in declaration.features.items() if f.own_table
+    ]
     tables += [(cross.name, "a cross") for cross in declaration.crosses]
     categories = [name for name, f in declaration.features.items() if f.kind == "category"]
     vocabularies = dict.fromkeys(declaration.vocabulary(name) for name in categories)

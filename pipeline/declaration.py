@@ -19,11 +19,13 @@ class Source(Strict):
     """Where the events are.
 
     Attributes:
-        format: `csv` (with a header), `parquet`, `tfrecord` (of tf.Example), or the name of a
+        format: `csv`, `parquet`, `tfrecord` (of tf.Example), or the name of a
             built-in source: `movielens`.
         path: files or globs of one source, to be split.
         train, validation, test: files or globs, where the split is given.
         delimiter: of CSV fields.
+        header: of CSV, names of the columns where the files have no line of them.
+        missing: of CSV, texts that stand for no value, beside the empty one.
     """
 
     format: Literal["csv", "parquet", "tfrecord", "movielens"]
@@ -32,6 +34,8 @@ class Source(Strict):
     validation: Paths | None = None
     test: Paths | None = None
     delimiter: Annotated[str, Field(min_length=1, max_length=1)] = ","
+    header: Annotated[list[str], Field(min_length=1)] | None = None
+    missing: list[str] = []
 
     @property
     def given(self) -> dict[str, list[str]]:
@@ -53,6 +57,9 @@ class Source(Strict):
             raise ValueError("needs either `path`, or `train` with `validation` and `test`")
         elif self.given and not self.train:
             raise ValueError("`train` is missing beside the other given files")
+        for key in ("delimiter", "header", "missing"):
+            if key in self.model_fields_set and self.format != "csv":
+                raise ValueError(f"`{key}` belongs to csv, not to {self.format}")
         return self
 
 
@@ -61,7 +68,8 @@ class FeatureDeclaration(Strict):
 
     Attributes:
         kind: `category` (ids by a vocabulary of the training split, or by hash), `number`
-            (float32, normalised) or `buckets` (a number cut at quantiles of the training split).
+            (float32, normalised), `buckets` (a number cut at quantiles of the training split),
+            `hour` (of the day) or `weekday` (from Monday) of the data set's time, in UTC.
         role: whom it describes: `user`, `item` or `context`.
         column: raw column; the feature's own name unless given.
         separator: between the values of a category that may have many, such as `|`.
@@ -73,13 +81,14 @@ class FeatureDeclaration(Strict):
         hash_buckets: ids by hash into that many buckets, with no vocabulary.
         vocabulary: name of the vocabulary, to share one between features; the feature's own name
             unless given.
-        normalise: of a number: `z_score`, `min_max`, `log` (log(1 + x)) or `none`.
+        normalise: of a number: `z_score`, `min_max`, `log` (log(1 + x)), `none`, or `is_missing`: 1
+            where the value is missing, else 0.
         buckets: of `buckets`: how many.
         fill: value that stands in for a missing one. Unless given, a missing category or bucket
             is padding (a zero vector), and a missing number is 0 after its normalisation.
     """
 
-    kind: Literal["category", "number", "buckets"]
+    kind: Literal["category", "number", "buckets", "hour", "weekday"]
     role: Role
     column: str | None = None
     separator: Annotated[str, Field(min_length=1)] | None = None
@@ -89,7 +98,7 @@ class FeatureDeclaration(Strict):
     oov_buckets: PositiveInt = 1
     hash_buckets: PositiveInt | None = None
     vocabulary: str | None = None
-    normalise: Literal["z_score", "min_max", "log", "none"] = "z_score"
+    normalise: Literal["z_score", "min_max", "log", "none", "is_missing"] = "z_score"
     buckets: Annotated[int, Field(ge=2)] | None = None
     fill: str | float | None = None
 
@@ -112,9 +121,21 @@ class FeatureDeclaration(Strict):
             raise ValueError(
                 "`hash_buckets` has no vocabulary, so no min_count, top_k, oov_buckets"
             )
+        if self.fill is not None and (self.clock or self.normalise == "is_missing"):
+            raise ValueError("`fill` leaves nothing missing: it does not belong here")
         if isinstance(self.fill, str) and self.kind != "category":
             raise ValueError(f"`fill` of kind {self.kind} is a number")
         return self
+
+    @property
+    def clock(self) -> int | None:
+        """How many ids a part of the time has; None for other kinds."""
+        return {"hour": 24, "weekday": 7}.get(self.kind)
+
+    @property
+    def own_table(self) -> bool:
+        """Whether its ids are its own, and no vocabulary's."""
+        return self.kind not in ("category", "number")
 
 
 class LabelDeclaration(Strict):
@@ -235,7 +256,10 @@ class Declaration(Strict):
 
     def column(self, feature: str) -> str:
         """Raw column of a feature."""
-        return self.features[feature].column or feature
+        declared = self.features[feature]
+        if declared.clock and self.time:
+            return self.time
+        return declared.column or feature
 
     def vocabulary(self, feature: str) -> str:
         """Name of the table of a categorical or bucketised feature."""

@@ -143,7 +143,7 @@ def packed_fields(declaration: Declaration) -> dict[str, list[str]]:
 def tables_of_fields(declaration: Declaration) -> dict[str, str]:
     """Table of every field that has ids."""
     return {
-        name: name if feature.kind == "buckets" else declaration.vocabulary(name)
+        name: name if feature.own_table else declaration.vocabulary(name)
         for name, feature in declaration.features.items()
         if feature.kind != "number"
     }

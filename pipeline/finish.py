@@ -136,8 +136,8 @@ class Finish:
         tables: dict[str, Table] = {}
         for name, feature in self.declaration.features.items():
             table = self.declaration.vocabulary(name)
-            if feature.kind == "buckets":
-                tables[name] = Table(name, feature.buckets or 0)
+            if feature.own_table:
+                tables[name] = Table(name, feature.clock or feature.buckets or 0)
             elif feature.hash_buckets:
                 tables[table] = Table(table, feature.hash_buckets)
             elif feature.kind == "category":

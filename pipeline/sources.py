@@ -48,7 +48,7 @@ class ReadSource(beam.PTransform):
         super().__init__()
         source = declaration.source
         self.read = _READERS[source.format]
-        self.options = {"columns": columns, "delimiter": source.delimiter}
+        self.options = {"columns": columns, "source": source}
         self.files = _files(source)
 
     def expand(self, begin: beam.pvalue.PBegin) -> beam.PCollection[Batch]:
@@ -92,7 +92,7 @@ def head(source: Source, columns: list[str], rows: int) -> Iterator[Batch]:
     Raises:
         UserError: a pattern matches no file, or a file cannot be read.
     """
-    options = {"columns": columns, "delimiter": source.delimiter}
+    options = {"columns": columns, "source": source}
     files = _files(source)
     for file in files:
         wanted = math.ceil(rows / len(files))
@@ -114,7 +114,7 @@ def columns_of(source: Source) -> list[str]:
         return list(_movielens().columns)
     with _reading(path), _decompressed(path) as stream:
         if source.format == "csv":
-            return _header(stream, source.delimiter)
+            return _header(stream, source)
         if source.format == "parquet":
             return list(pyarrow.parquet.ParquetFile(stream).schema_arrow.names)
         from tfx_bsl.coders.example_coder import ExamplesToRecordBatchDecoder
@@ -159,14 +159,17 @@ def _decompressed(path: str) -> IO[bytes]:
     return opener(stream) if opener else stream
 
 
-def _header(stream: IO[bytes], delimiter: str) -> list[str]:
+def _header(stream: IO[bytes], source: Source) -> list[str]:
+    """Names of the columns; the stream stands at the first row then."""
+    if source.header:
+        return list(source.header)
     header = stream.readline().decode("utf-8-sig").rstrip("\r\n")
-    return next(csv.reader([header], delimiter=delimiter), [])
+    return next(csv.reader([header], delimiter=source.delimiter), [])
 
 
-def _read_csv(path: str, columns: list[str], delimiter: str) -> Iterator[pa.RecordBatch]:
+def _read_csv(path: str, columns: list[str], source: Source) -> Iterator[pa.RecordBatch]:
     with _decompressed(path) as stream:
-        names = _header(stream, delimiter)
+        names = _header(stream, source)
         _require(columns, names, path)
         malformed = 0
 
@@ -180,10 +183,13 @@ def _read_csv(path: str, columns: list[str], delimiter: str) -> Iterator[pa.Reco
                 stream,
                 pyarrow.csv.ReadOptions(column_names=names, use_threads=False),
                 pyarrow.csv.ParseOptions(
-                    delimiter=delimiter, newlines_in_values=True, invalid_row_handler=skip
+                    delimiter=source.delimiter, newlines_in_values=True, invalid_row_handler=skip
                 ),
                 pyarrow.csv.ConvertOptions(
-                    column_types=dict.fromkeys(columns, pa.string()), include_columns=columns
+                    column_types=dict.fromkeys(columns, pa.string()),
+                    include_columns=columns,
+                    null_values=source.missing,
+                    strings_can_be_null=True,
                 ),
             )
         except pa.ArrowInvalid as error:
@@ -196,16 +202,16 @@ def _read_csv(path: str, columns: list[str], delimiter: str) -> Iterator[pa.Reco
             malformed = 0
 
 
-def _read_parquet(path: str, columns: list[str], delimiter: str) -> Iterator[pa.RecordBatch]:
-    del delimiter
+def _read_parquet(path: str, columns: list[str], source: Source) -> Iterator[pa.RecordBatch]:
+    del source
     with FileSystems.open(path) as stream:
         file = pyarrow.parquet.ParquetFile(stream)
         _require(columns, file.schema_arrow.names, path)
         yield from file.iter_batches(batch_size=ROWS_PER_BATCH, columns=columns)
 
 
-def _read_tfrecord(path: str, columns: list[str], delimiter: str) -> Iterator[pa.RecordBatch]:
-    del delimiter
+def _read_tfrecord(path: str, columns: list[str], source: Source) -> Iterator[pa.RecordBatch]:
+    del source
     from tfx_bsl.coders.example_coder import ExamplesToRecordBatchDecoder
 
     decoder = ExamplesToRecordBatchDecoder()
@@ -234,8 +240,8 @@ def _read_record(stream: IO[bytes]) -> bytes | None:
         raise ValueError(str(error).split(":")[0]) from None  # without the record's bytes
 
 
-def _read_movielens(path: str, columns: list[str], delimiter: str) -> Iterator[pa.RecordBatch]:
-    del delimiter
+def _read_movielens(path: str, columns: list[str], source: Source) -> Iterator[pa.RecordBatch]:
+    del source
     frame = _movielens()
     _require(columns, list(frame.columns), path)
     for start in range(0, len(frame), ROWS_PER_BATCH):

@@ -95,6 +95,8 @@ class _Lookups:
         raw = self._raw(name, history)
         if feature.kind == "category":
             return _map_flat(lambda tokens: self._ids(name, feature, tokens), raw)
+        if feature.clock:
+            return _map_flat(lambda seconds: _clock_ids(feature, seconds), raw)
         if name not in self.numeric:
             own = self._raw(name, None)
             present = tf.boolean_mask(own, ~tf.math.is_nan(own))
@@ -149,6 +151,13 @@ def _analysed(feature: FeatureDeclaration, present: tf.Tensor) -> tuple[Any, ...
     return ()
 
 
+def _clock_ids(feature: FeatureDeclaration, seconds: tf.Tensor) -> tf.Tensor:
+    """Ids from 1: hours of the day, or days of the week from Monday (1970 began on a Thursday)."""
+    if feature.kind == "hour":
+        return 1 + tf.cast(tf.math.floormod(seconds, 86_400) // 3_600, tf.int64)
+    return 1 + tf.cast(tf.math.floormod(seconds // 86_400 + 3, 7), tf.int64)
+
+
 def _bucket_ids(values: tf.Tensor, boundaries: tf.Tensor) -> tf.Tensor:
     ids = tft.apply_buckets(tf.cast(values, tf.float32), boundaries)
     return tf.where(tf.math.is_nan(values), tf.zeros_like(ids), ids + 1)
@@ -156,6 +165,8 @@ def _bucket_ids(values: tf.Tensor, boundaries: tf.Tensor) -> tf.Tensor:
 
 def _normalised(feature: FeatureDeclaration, values: tf.Tensor, *figures: Any) -> tf.Tensor:
     """float32; float64 inside, since a time in seconds has more digits than float32."""
+    if feature.normalise == "is_missing":
+        return tf.cast(tf.math.is_nan(values), tf.float32)
     if figures:
         centre, scale = figures
         values = (values - centre) / tf.where(scale > 0, scale, tf.ones_like(scale))

@@ -51,7 +51,7 @@ def events(seed: int = 5) -> list[Row]:
             "favourite": None if u % 7 == 0 else chance.choice(BRANDS),
             "zip": f"z{u % 9}",
         }
-        time = 1_600_000_000 + chance.randrange(1_000)
+        time = 1_600_000_000 + 86_400 * (u % 3) + chance.randrange(1_000)
         for index, item in enumerate(_chosen(list(items), chance)):
             # Some events share their second, but never across two splits.
             time += chance.choice([0, 0, 60, 3_600]) if index < TRAIN_OF_USER else 60
@@ -101,7 +101,12 @@ FEATURES: dict[str, Any] = {
     "price_filled": {
         "kind": "number", "role": "item", "column": "price", "normalise": "none", "fill": 7.5
     },
+    "no_price": {
+        "kind": "number", "role": "item", "column": "price", "normalise": "is_missing"
+    },
     "age": {"kind": "buckets", "role": "user", "buckets": 4},
+    "hour": {"kind": "hour", "role": "context"},
+    "weekday": {"kind": "weekday", "role": "context"},
     "when": {"kind": "number", "role": "context", "column": "time", "normalise": "min_max"},
 }  # fmt: skip
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import math
 from collections import Counter
@@ -172,6 +173,17 @@ def test_buckets(data_set):
         assert counts[index] / present == pytest.approx(0.25, abs=0.06)  # 19 ages of 9 events
 
 
+def test_parts_of_the_time(data_set):
+    """Ids from 1, of hours and of days from Monday; they have no vocabulary to learn."""
+    found = set()
+    for _, event, example in each(data_set):
+        when = datetime.datetime.fromtimestamp(event["time"], datetime.UTC)
+        assert example["hour"][0] == 1 + when.hour
+        assert example["weekday"][0] == 1 + when.weekday()
+        found.add(when.hour)
+    assert len(found) > 3
+
+
 def test_numbers(data_set):
     train = data_set.events["train"].values()
     prices = [event["price"] for event in train if event["price"] is not None]
@@ -190,6 +202,7 @@ def test_numbers(data_set):
                 "price_scaled": pytest.approx((price - low) / (high - low), rel=1e-5, abs=1e-6),
                 "price_log": pytest.approx(math.log1p(price), rel=1e-5),
             }
+        assert example["no_price"][0] == (price is None)
         assert example["price_filled"][0] == pytest.approx(7.5 if price is None else price)
         share = (event["time"] - min(times)) / (max(times) - min(times))
         assert example["when"][0] == pytest.approx(share, abs=1e-6)
@@ -288,10 +301,11 @@ def test_features(data_set):
     assert sizes == {
         "user": (24, 1), "item": (sum(c >= 4 for c in counts.values()), 3), "genres": (4, 1),
         "genre": (5, 1), "brand": (5, 1), "zip": (5, 0), "device": (2, 1), "age": (4, 0),
+        "hour": (24, 0), "weekday": (7, 0),
         "user_x_genres": (50, 0), "age_x_device": (40, 0), "liked_item_x_item": (60, 0),
     }  # fmt: skip
     assert {f.name for f in features.numbers} == {
-        "price", "price_scaled", "price_log", "price_filled", "when"
+        "price", "price_scaled", "price_log", "price_filled", "no_price", "when"
     }  # fmt: skip
     tables = {f.name: f.table for f in features.categories}
     assert tables["favourite"] == tables["brand"] == "brand"
@@ -302,7 +316,8 @@ def test_features(data_set):
     }  # fmt: skip
     made_of = {f.name: f.column for f in (*features.features, *features.crosses)}
     assert made_of["price_log"] == made_of["price"] == "price"
-    assert (made_of["when"], made_of["user_x_genres"]) == ("time", None)
+    assert made_of["when"] == made_of["hour"] == made_of["weekday"] == "time"
+    assert made_of["user_x_genres"] is None
     liked, seen = features.histories
     assert [f.column for f in liked.features] == ["liked_item", "liked_genres", "liked_price"]
     assert (liked.name, liked.length, seen.name, seen.length) == ("liked", 3, "seen", 5)

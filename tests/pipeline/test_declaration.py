@@ -124,6 +124,14 @@ def test_unknown_keys_name_the_nearest_known_one(path: str, near: str):
         ("features.age.buckets", "…", ["needs `buckets`"]),
         ("features.age.buckets", 1, ["features.age.buckets"]),
         ("features.price.fill", "none", ["`fill`", "is a number"]),
+        (
+            "features.hour",
+            {"kind": "hour", "role": "context", "fill": 0},
+            ["`fill` leaves nothing"],
+        ),
+        ("features.hour", {"kind": "hour", "role": "context", "buckets": 9}, ["belongs to kind"]),
+        ("features.hour", {"kind": "hour", "role": "context", "column": "x"}, ["the time; leave"]),
+        ("source", {"format": "parquet", "path": "x", "missing": ["?"]}, ["`missing` belongs to"]),
         ("features.item.length", 3, ["`length` needs a `separator`"]),
         ("features.item.hash_buckets", 9, ["`hash_buckets`", "no min_count"]),
         ("max_rejected", 1.5, ["max_rejected"]),
@@ -148,6 +156,12 @@ def test_labels_and_times_may_be_left_out():
     histories = {"met": {"length": 5, "features": ["item"]}}
     declared = {**values, "histories": histories, "split": {"kind": "random"}}
     assert shop.checked_declaration(declared).labels == {}
+
+
+def test_parts_of_the_time_need_one():
+    features = {"hour": {"kind": "hour", "role": "context"}}
+    with pytest.raises(UserError, match=r"features\.hour: kind hour needs 'time'"):
+        shop.tiny("events.csv", features={**shop.FEATURES, **features}, time=None)
 
 
 @pytest.mark.parametrize("missing", ["item", "time", "histories"])

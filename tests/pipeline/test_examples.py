@@ -231,9 +231,10 @@ def test_a_history_without_times(rows: list[tuple[Any, ...]], chance: random.Ran
 def test_random_splits_without_times(tmp_path: Path):
     """The events of a user come together from all splits, and only those of train are seen."""
     rows = [{**row, "row": index} for index, row in enumerate(EVENTS)]
+    of_time = ("when", "hour", "weekday")
     declaration = shop.declare(
         time=None,
-        features={name: f for name, f in shop.FEATURES.items() if name != "when"},
+        features={name: f for name, f in shop.FEATURES.items() if name not in of_time},
         split={"kind": "random", "by": "row", "fractions": [0.6, 0.2, 0.2]},
     )
     splits = shop.raw_examples(declaration, rows, tmp_path)

@@ -57,6 +57,19 @@ def overlapping_globs(folder: Path) -> dict[str, Any]:
     return {"path": [parts[0], str(folder / "part-*.csv")]}
 
 
+def without_a_header(folder: Path) -> dict[str, Any]:
+    missing = [{key: "\\N" if v is None else v for key, v in row.items()} for row in EVENTS]
+    text = shop.csv_text(missing, "\t")
+    names, rows = text.split("\n", 1)
+    (folder / "e.tsv").write_text(rows)
+    return {
+        "path": str(folder / "e.tsv"),
+        "delimiter": "\t",
+        "header": names.split("\t"),
+        "missing": ["\\N", "?"],
+    }
+
+
 def iso_times_and_other_columns(folder: Path) -> dict[str, Any]:
     rows = []
     for row in EVENTS:
@@ -73,7 +86,13 @@ def tabs_and_windows(folder: Path) -> dict[str, Any]:
 
 @pytest.mark.parametrize(
     "variant",
-    [gzip_of_two_parts, overlapping_globs, iso_times_and_other_columns, tabs_and_windows],
+    [
+        gzip_of_two_parts,
+        overlapping_globs,
+        iso_times_and_other_columns,
+        tabs_and_windows,
+        without_a_header,
+    ],
 )
 def test_csv(variant: Callable[[Path], dict[str, Any]], expected, tmp_path: Path):
     assert of_source(tmp_path, format="csv", **variant(tmp_path)) == expected
@@ -129,7 +148,9 @@ def test_quoted_fields(tmp_path: Path):
 def read(path: Path) -> tuple[list[str], int]:
     """Items and malformed rows that the reader finds."""
     declaration = shop.tiny(path)
-    batches = list(ReadSource(declaration, ["item", "rating"]).read(str(path), ["item"], ","))
+    batches = list(
+        ReadSource(declaration, ["item", "rating"]).read(str(path), ["item"], declaration.source)
+    )
     items = [item for batch in batches for item in batch.column("item").to_pylist()]
     return items, sum(int(batch.schema.metadata[b"malformed_rows"]) for batch in batches)
 

@@ -57,9 +57,9 @@ class YouTubeDNN(RetrievalModel):
     def __init__(
         self,
         features: Features,
-        dim: Width = 64,
+        dim: Width = 128,
         hidden: Widths = (),
-        output: Width = 64,
+        output: Width = 128,
         activation: Activation = "relu",
         dropout: Share = 0.0,
         event_dropout: Share = 0.5,
