@@ -77,6 +77,7 @@ def main(train: Path, test: Path, name: str, models: tuple[str, ...], epochs: in
     command = "python benchmarks/retrieval.py"
     command += f" --train {train.name} --test {test.name} --name {name}"
     command += "".join(f" --model {shlex.quote(model)}" for model in models)
+    command += f" --epochs {epochs}"
     header = ["model", "Recall@20", "NDCG@20", "epochs", "parameters", "minutes"]
     tables.write(f"retrieval {name}", command, header, rows)
 
