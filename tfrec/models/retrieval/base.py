@@ -21,7 +21,7 @@ OF_UNIT_VECTORS: dict[str, Any] = {
         "embedding": {"learning_rate": 0.01, "schedule": {"kind": "cosine"}},
         "dense": {"learning_rate": 0.003, "schedule": {"kind": "cosine"}},
     },
-    "item_loss": {"negatives": 4096, "temperature": 0.12},
+    "item_loss": {"negatives": 4096, "temperature": 0.1},
 }
 
 
