@@ -5,15 +5,11 @@ from __future__ import annotations
 import logging
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from tfrec.cli import command, quiet_import
 from tfrec.strict import UserError
-
-if TYPE_CHECKING:
-    from pipeline.scan import Finding
 
 
 @click.group()
@@ -54,14 +50,9 @@ def check(config: str, rows: int) -> None:
     found = scan(declaration, rows)
     for finding in found.findings:
         click.echo(str(finding))
-    click.echo(f"{config}: {found.rows:,} rows looked at, {_counted(found.findings)}")
+    click.echo(f"{config}: {found.summary}")
     if found.failed:
         raise SystemExit(1)
-
-
-def _counted(findings: list[Finding]) -> str:
-    errors = sum(finding.error for finding in findings)
-    return f"{errors} errors, {len(findings) - errors} warnings"
 
 
 @main.command(

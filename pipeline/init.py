@@ -111,7 +111,7 @@ def _declared(
         values["labels"] = labels
     if user and item and time:
         history = [item, *(n for n, f in features.items() if n != item and _repeats(f))]
-        where = next((n for n, f in labels.items() if f.get("task") != "regression"), None)
+        where = next(iter(labels), None)
         values["histories"] = {
             "before": {"length": 50, "features": history, **({"where": where} if where else {})}
         }

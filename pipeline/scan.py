@@ -12,13 +12,12 @@ import pyarrow.compute as pc
 
 from pipeline.declaration import Declaration, FeatureDeclaration
 from pipeline.events import Layout, ParseEvents
-from pipeline.profile import Profile
+from pipeline.profile import SECONDS, Profile
 from pipeline.sources import head
 
 SPARSE = 0.5  # share of missing values that is worth a word
 UNIQUE = 0.5  # distinct values per row that leave a vocabulary nothing to learn
 RARE_LABEL = 0.001
-LATEST = 4e9  # seconds since 1970: 2096
 
 
 @dataclass(frozen=True)
@@ -55,6 +54,13 @@ class Scan:
     def failed(self) -> bool:
         """Whether there are errors."""
         return any(finding.error for finding in self.findings)
+
+    @property
+    def summary(self) -> str:
+        """One line of counts."""
+        errors = sum(finding.error for finding in self.findings)
+        warnings = len(self.findings) - errors
+        return f"rows looked at: {self.rows:,}, errors: {errors}, warnings: {warnings}"
 
 
 def scan(declaration: Declaration, rows: int) -> Scan:
@@ -95,9 +101,10 @@ def scan(declaration: Declaration, rows: int) -> Scan:
 
 def _of_rejected(declaration: Declaration, rejected: Counter[str], total: int) -> list[Finding]:
     most = declaration.max_rejected
+    too_many = rejected.total() / total > most  # all reasons together, as a run counts them
     return [
         Finding(
-            count / total > most,
+            too_many,
             f"{count:,} of {total:,} rows would be rejected: {reason}",
             f"mend the source, or raise max_rejected ({most:.2%})",
         )
@@ -116,12 +123,14 @@ def _of_feature(name: str, feature: FeatureDeclaration, profile: Profile) -> lis
         found.append(Finding(False, f"{where}: one value in all rows", "it teaches nothing"))
     if profile.missing / rows > SPARSE:
         share = f"{profile.missing / rows:.0%}"
-        found.append(Finding(False, f"{where}: {share} of the values are missing", "is it `fill`?"))
+        found.append(
+            Finding(False, f"{where}: {share} of the values are missing", "has it a `fill`?")
+        )
     if feature.kind == "category":
         found += _of_category(where, feature, profile)
     elif profile.milliseconds:
         what = f"{where}: looks like milliseconds since 1970"
-        found.append(Finding(False, what, "declare another column, or buckets of it"))
+        found.append(Finding(False, what, "divide it by 1,000 if it is the time"))
     return found
 
 
@@ -190,7 +199,7 @@ def _of_times(declaration: Declaration, events: pa.Table) -> list[Finding]:
     if not declaration.time:
         return []
     latest = pc.max(events.column(declaration.time)).as_py()
-    if latest is not None and latest > LATEST:
+    if latest is not None and latest > SECONDS[1]:
         what = f"time: column {declaration.time!r} is past the year 2096 in seconds"
         return [Finding(True, what, "divide milliseconds by 1,000")]
     return []

@@ -172,6 +172,16 @@ def test_what_is_wrong_is_named(
         assert any(message in line for line in found), found
 
 
+def test_rejected_rows_are_too_many_together(tmp_path: Path) -> None:
+    """Neither reason is by itself; a run would stop."""
+    rows = shop.events()
+    rows[0] = {**rows[0], "price": "dear"}
+    rows[1] = {**rows[1], "time": "soon"}
+    for most, level in ((0.005, "error"), (0.01, "warning")):
+        found = findings(tmp_path, rows, max_rejected=most)
+        assert [line.partition(":")[0] for line in found] == [level] * 2
+
+
 def test_a_list_without_its_separator_is_seen(tmp_path: Path) -> None:
     sets = [f"{a}|{b}" for a in "abcdef" for b in "uvwxyz"]
     rows = other("favourite", lambda i, _: sets[i % len(sets)])
@@ -190,6 +200,6 @@ def test_check_fails_where_a_run_would(tmp_path: Path) -> None:
     config.write_text(yaml.safe_dump(declared.model_dump(mode="json", exclude_unset=True)))
     result = call("check", "--config", config)
     assert result.exit_code == 1
-    assert "288 rows looked at, 1 errors, 0 warnings" in result.output
+    assert "rows looked at: 288, errors: 1, warnings: 0" in result.output
     with pytest.raises(UserError, match=r"nowhere\.csv"):
         scan(shop.declare(), 10)

@@ -35,7 +35,7 @@ class MF(RetrievalModel):
         ValueError: the features have no id of the user.
     """
 
-    # Biases tell the popular items: the vectors need less of a spread.
+    # The temperature is by validation, with biases.
     defaults: ClassVar[dict[str, Any]] = merge(
         OF_UNIT_VECTORS, {"item_loss": {"temperature": 0.12}}
     )
