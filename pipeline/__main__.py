@@ -11,6 +11,11 @@ import click
 from tfrec.cli import command, quiet_import
 from tfrec.strict import UserError
 
+STEP = click.Choice(
+    ["ingest", "statistics", "schema", "validation", "transform", "train", "evaluate", "bless",
+     "push"]
+)  # fmt: skip
+
 
 @click.group()
 def main() -> None:
@@ -60,44 +65,79 @@ def check(config: str, rows: int) -> None:
     epilog="Any other option goes to Beam: --runner=…, --direct_num_workers=…, --project=…",
 )
 @click.option("--config", required=True, help="Declaration of the data set (YAML).")
-@click.option("--output", required=True, type=Path, help="Data set directory to make.")
-@click.option("--overwrite", is_flag=True, help="Replace a data set that is there already.")
+@click.option("--output", required=True, type=Path, help="Directory of the steps' outputs.")
+@click.option("--until", type=STEP, help="Last step; the last that the declaration speaks of.")
+@click.option("--only", type=STEP, help="The one step to run, on what others have made.")
+@click.option("--force", is_flag=True, help="Make anew what has not changed, too.")
+@click.option("--on-anomaly", type=click.Choice(["fail", "warn"]), help="As `validation` says.")
 @click.argument("beam_options", nargs=-1, type=click.UNPROCESSED)
 @command
-def run(config: str, output: Path, overwrite: bool, beam_options: tuple[str, ...]) -> None:
-    """Turn raw events into training examples.
+def run(
+    config: str,
+    output: Path,
+    until: str | None,
+    only: str | None,
+    force: bool,
+    on_anomaly: str | None,
+    beam_options: tuple[str, ...],
+) -> None:
+    """Turn raw events into training examples, and these into a served model.
 
-    Reads the declared source, splits it, makes histories, learns vocabularies and normalisation
-    from the training split and writes examples that `python -m tfrec.train` reads.
+    Runs the steps ingest, statistics, schema, validation and transform, whose output
+    `python -m tfrec.train` reads; and train, evaluate, bless and push where the declaration has
+    these blocks. What has not changed since the last run is kept.
     """
     from pipeline.checks import read
 
     declaration = read(config)
+    if on_anomaly:
+        validation = declaration.validation.model_copy(update={"on_anomaly": on_anomaly})
+        declaration = declaration.model_copy(update={"validation": validation})
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
     # A step's failure is logged with its traceback and then raised: once is enough.
     logging.getLogger("apache_beam.runners.common").setLevel(logging.CRITICAL)
 
     with quiet_import():
         from apache_beam.options.pipeline_options import PipelineOptions
-        from rich.console import Console
 
         from pipeline.options import checked
-        from pipeline.progress import Progress
+        from pipeline.run import last_step
         from pipeline.run import run as make
-        from pipeline.writers import split_counts
 
-    options = PipelineOptions(checked(list(beam_options)))
-    console = Console(stderr=True)
-    with Progress(console) as progress:
-        report = make(declaration, output, options, overwrite=overwrite)
-    for reason, (count, example) in report.rejected.items():
-        shown = f", such as {example!r}" if example else ""
-        click.echo(f"rejected {count:,} rows: {reason}{shown}")
-    rate = report.rows_read / progress.seconds
-    click.echo(
-        f"{output}: {report.rows_read:,} rows in {progress.seconds:.1f} s ({rate:,.0f} rows/s); "
-        f"{split_counts(report.examples)}"
+    make(
+        declaration,
+        output,
+        PipelineOptions(checked(list(beam_options))),
+        until=until or last_step(declaration),
+        only=only,
+        force=force,
+        tell=_tell,
     )
+
+
+def _tell(name: str, state: str, seconds: float, lines: list[str]) -> None:
+    click.echo(f"{name:<11} {state:<5} {seconds:7.1f} s  {lines[0]}")
+    for line in lines[1:]:
+        click.echo(f"{'':<28}{line}")
+
+
+@main.command()
+@click.option("--output", required=True, type=Path, help="Output directory of `run`.")
+@command
+def show(output: Path) -> None:
+    """Print the record of runs: every step, when and of what it was made."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from pipeline.workspace import Workspace
+
+    table = Table("started", "step", "state", "seconds", "inputs", "output", box=None)
+    for line in Workspace(output).record():
+        inputs = ", ".join(f"{name} {digest[:8]}" for name, digest in line["inputs"].items())
+        output_or_error = line.get("error") or line["output"][:8]
+        cells = (line["started"], line["step"], line["state"], f"{line['seconds']:.1f}")
+        table.add_row(*cells, inputs, output_or_error)
+    Console().print(table)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, PositiveInt, model_validator
 
@@ -219,6 +219,47 @@ class SplitDeclaration(Strict):
         return self
 
 
+class ValidationDeclaration(Strict):
+    """What the statistics of a data set are held against.
+
+    Attributes:
+        schema_file: that was inferred once and is kept; inferred at the first run unless given.
+        previous: output of another run, such as yesterday's, whose statistics these are not to
+            drift from.
+        serving: CSV, Parquet or TFRecord files of requests, in the source's format, that the
+            training split is not to be skewed against.
+        on_anomaly: `fail` stops the run at an anomaly that is an error, `warn` goes on.
+    """
+
+    schema_file: str | None = None
+    previous: str | None = None
+    serving: Paths | None = None
+    on_anomaly: Literal["fail", "warn"] = "fail"
+
+
+class BlessDeclaration(Strict):
+    """What a model has to reach on the test split to be pushed.
+
+    Attributes:
+        metric: such as `auc`, `log_loss`, `ndcg@10`.
+        task: label whose metric it is; the first one unless given.
+        at_least, at_most: the threshold, for metrics of which more, or less, is better.
+        worse_by: how much worse than the model pushed last it may be; None does not compare.
+    """
+
+    metric: str
+    task: str | None = None
+    at_least: float | None = None
+    at_most: float | None = None
+    worse_by: float | None = None
+
+    @model_validator(mode="after")
+    def _one_threshold(self) -> BlessDeclaration:
+        if (self.at_least is None) == (self.at_most is None):
+            raise ValueError("needs either `at_least` or `at_most`")
+        return self
+
+
 class Declaration(Strict):
     """A data set: source, meaning of its columns, and how examples are made.
 
@@ -236,6 +277,10 @@ class Declaration(Strict):
         show: raw columns kept in the item catalogue only, to be shown to people.
         max_rejected: largest share of rows that may be rejected; past it the run stops.
         shards: files per split.
+        validation: of the data, against a schema and other data.
+        train: a training configuration without `data`, for the step `train`.
+        bless: thresholds of the step `bless`.
+        push: directory of TF Serving that the step `push` puts a new version into.
     """
 
     name: str
@@ -253,6 +298,19 @@ class Declaration(Strict):
     show: list[str] = []
     max_rejected: Annotated[float, Field(ge=0, le=1)] = 0.001
     shards: PositiveInt = 8
+    validation: ValidationDeclaration = ValidationDeclaration()
+    train: dict[str, Any] | None = None
+    bless: BlessDeclaration | None = None
+    push: str | None = None
+
+    def data_set(self, **options: Any) -> dict[str, Any]:
+        """All that decides the data set, as plain values.
+
+        Args:
+            options: of `model_dump`.
+        """
+        of_other_steps = {"validation", "train", "bless", "push"}
+        return self.model_dump(mode="json", exclude=of_other_steps, **options)
 
     def column(self, feature: str) -> str:
         """Raw column of a feature."""

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from pipeline.declaration import Declaration
 from pipeline.events import Layout
-from pipeline.statistics import SplitStatistics
 from tfrec.features import (
     IDS,
     NUMBERS,
@@ -21,22 +21,19 @@ from tfrec.features import (
 )
 
 
-def raw_columns(
-    declaration: Declaration, train: SplitStatistics | None = None
-) -> tuple[Column, ...]:
+def raw_columns(declaration: Declaration, optional: Collection[str] = ()) -> tuple[Column, ...]:
     """Raw inputs of the transform.
 
     Args:
         declaration: of the data set.
-        train: statistics of the training split, if known: a column that always had a value
-            there is required of a request.
+        optional: columns that a request may leave out.
     """
     layout = Layout.of(declaration)
     dtypes: dict[str, Any] = {"string": "string", "number": "float32", "time": "int64"}
     columns = []
     for name in layout.inputs:
-        missing = train.columns[name].missing if train else 0
-        columns.append(Column(name, dtypes[layout.types[name]], None, required=not missing))
+        required = name not in optional
+        columns.append(Column(name, dtypes[layout.types[name]], None, required))
     for history, declared in declaration.histories.items():
         for name in dict.fromkeys(declaration.column(f) for f in declared.features):
             dtype = dtypes[layout.types[name]]
@@ -59,9 +56,18 @@ def describe(
     tables: list[Table],
     lengths: dict[str, int],
     counts: dict[str, int],
-    train: SplitStatistics,
+    missing: Collection[str],
 ) -> Features:
-    """The description that models are built from."""
+    """The description that models are built from.
+
+    Args:
+        declaration: of the data set.
+        tables: of ids.
+        lengths: most values in one list, by feature.
+        counts: of examples, by split.
+        missing: columns without a value in some example that was learned from; a request has to
+            have the others.
+    """
 
     def length(name: str) -> int | None:
         if not declaration.features[name].separator:
@@ -116,7 +122,7 @@ def describe(
         features=tuple(fields.values()),
         tables=tuple(tables),
         labels=tuple(Label(name, label.task) for name, label in declaration.labels.items()),
-        columns=raw_columns(declaration, train),
+        columns=raw_columns(declaration, missing),
         crosses=crosses,
         histories=tuple(histories),
         weighted=declaration.weight is not None,

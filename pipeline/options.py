@@ -33,7 +33,7 @@ def checked(flags: list[str]) -> list[str]:
     unknown = parser.parse_known_args(flags)[1]
     if unknown:
         known = [o for action in parser._actions for o in action.option_strings]
-        known += ["--config", "--output", "--overwrite"]
+        known += ["--config", "--output", "--until", "--only", "--force", "--on-anomaly"]
         name = unknown[0].split("=")[0]
         hint = nearest(name, known)
         hint = hint if "did you mean" in hint else "; neither --help nor Beam knows it"

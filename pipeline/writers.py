@@ -5,7 +5,6 @@ from __future__ import annotations
 import uuid
 import zlib
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import Any
 
 import apache_beam as beam
@@ -127,25 +126,6 @@ def longest_lists(batch: pa.RecordBatch, depths: dict[str, int]) -> Iterator[tup
         for _ in range(depth):
             column = column.flatten()
         yield name, int(max(np.diff(column.offsets.to_numpy()), default=0))
-
-
-def write_vocabulary(path: Path, tokens: list[str] | None, counts: np.ndarray) -> None:
-    """Tab-separated `id, count, value`: padding, vocabulary by descending count, OOV buckets.
-
-    Args:
-        path: file to write.
-        tokens: values of ids 1…n; None for hashes and buckets, which have no values.
-        counts: of the training split, by id.
-    """
-    names = ["[padding]", *(tokens or [])]
-    with path.open("w", encoding="utf-8") as file:
-        file.write("id\tcount\tvalue\n")
-        for index, count in enumerate(counts):
-            if index < len(names):
-                value = names[index]
-            else:
-                value = f"[oov {index - len(names)}]" if tokens is not None else ""
-            file.write(f"{index}\t{count}\t{value}\n")
 
 
 def split_counts(counts: dict[str, int]) -> str:

@@ -51,7 +51,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("shop")
     declaration = read(str(events.write(directory)))
     run(declaration, directory / "data", PipelineOptions(["--runner=FnApiRunner"]))
-    return directory / "data"
+    return directory / "data" / "transform"
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from pipeline.finish import Report
 from tests.pipeline import shop
 from tfrec.features import SPLITS, Features
 
@@ -23,8 +22,8 @@ def movielens_run(request: Any, tmp_path_factory: Any) -> Iterator[Any]:
         return
     output = tmp_path_factory.mktemp("movielens") / "out"
     config = ROOT / "configs" / "movielens.yaml"
-    with shop.Command("--config", config, "--output", output) as command:
-        yield command, output
+    with shop.Command("--config", config, "--output", output, "--until", "transform") as command:
+        yield command, output / "transform"
 
 
 @pytest.fixture(scope="session")
@@ -41,7 +40,7 @@ class DataSet:
     """A prepared data set, read back."""
 
     directory: Path
-    report: Report
+    report: dict[str, Any]
     rows: list[shop.Row]
 
     def __post_init__(self) -> None:
@@ -71,7 +70,7 @@ def data_set(tmp_path_factory: Any) -> DataSet:
     source = {"format": "csv", "path": str(folder / "events.csv")}
     declaration = shop.declare(source=source, max_rejected=0.01)
     report = shop.prepare(declaration, folder / "out")
-    return DataSet(folder / "out", report, rows)
+    return DataSet(folder / "out" / "transform", report, rows)
 
 
 @pytest.fixture(scope="session")
@@ -100,4 +99,4 @@ def other_future(data_set: DataSet, tmp_path_factory: Any) -> DataSet:
     chance.shuffle(rows)
     source = {"format": "tfrecord", "path": shop.write_tfrecord(rows, folder / "e.tfrecord")}
     report = shop.prepare(shop.declare(source=source), folder / "out")
-    return DataSet(folder / "out", report, rows)
+    return DataSet(folder / "out" / "transform", report, rows)

@@ -26,7 +26,6 @@ from pipeline.checks import check
 from pipeline.declaration import Declaration
 from pipeline.events import REJECTED, ParseEvents
 from pipeline.examples import ExamplesBySplit
-from pipeline.finish import Report
 from pipeline.options import checked
 from pipeline.run import run
 from pipeline.sources import ReadSource
@@ -207,11 +206,9 @@ def _tf_example(row: Row) -> Any:
     return example
 
 
-def prepare(
-    declaration: Declaration, output: Path, *options: str, overwrite: bool = False
-) -> Report:
-    """The whole pipeline."""
-    return run(declaration, output, PipelineOptions(checked([*options])), overwrite=overwrite)
+def prepare(declaration: Declaration, output: Path, *options: str) -> dict[str, Any]:
+    """The pipeline until the data set, which is `output/transform`; what ingest has to say."""
+    return run(declaration, output, PipelineOptions(checked([*options])))["ingest"]
 
 
 def batches(rows: Iterable[Row]) -> list[tuple[str | None, str, pa.RecordBatch]]:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from pipeline.options import checked
+from pipeline.workspace import RECORD
 from tests.pipeline import shop
 from tfrec.strict import UserError
 
@@ -27,12 +28,15 @@ def place(tmp_path: Path) -> Path:
     return tmp_path / "place"
 
 
-def fails(place: Path, declaration: Any, *options: str, overwrite: bool = False) -> str:
-    """The message of a run that fails and leaves everything as it was."""
+def fails(place: Path, declaration: Any, *options: str) -> str:
+    """The message of a run that fails, and leaves nothing but whole outputs of earlier steps."""
     before = content(place)
     with pytest.raises(UserError) as caught:
-        shop.prepare(declaration, place / "out", *options, overwrite=overwrite)
-    assert content(place) == before
+        shop.prepare(declaration, place / "out", *options)
+    if content(place) != before:
+        left = {path.name for path in (place / "out").iterdir()}
+        assert left <= {"record.jsonl", "ingest", "statistics", "schema", "validation"}
+        assert all((place / "out" / step / "step.json").is_file() for step in left - {RECORD})
     message = str(caught.value)
     assert "\n" not in message
     assert "[while running" not in message
@@ -120,8 +124,7 @@ def test_the_output_is_there(tmp_path: Path, place: Path):
     declaration = shop.tiny(shop.write_csv(ROWS, tmp_path / "e.csv"))
     (place / "out").mkdir()
     (place / "out" / "precious").touch()
-    assert "exists; name another --output, or pass --overwrite" in fails(place, declaration)
-    assert "is no data set" in fails(place, declaration, overwrite=True)
+    assert "exists and is no pipeline's; name another --output" in fails(place, declaration)
 
 
 def test_the_output_cannot_be_there(tmp_path: Path, place: Path):
@@ -143,24 +146,27 @@ WITH_HISTORY: dict[str, Any] = {
 }
 
 
-def test_overwriting(tmp_path: Path, place: Path):
-    """An old data set goes when, and only when, the new one is whole. Two runs are the same."""
+def test_a_new_data_set_replaces_the_old_one_when_it_is_whole(tmp_path: Path, place: Path):
+    """Two runs of the same events, in another order, are the same."""
     rows = shop.events()
     path = Path(shop.write_csv(rows, tmp_path / "e.csv"))
     declaration = shop.tiny(path, **WITH_HISTORY)
+    data = place / "out" / "transform"
     shop.prepare(declaration, place / "out")
-    old = content(place / "out" / "examples")
-    assert "exists" in fails(place, declaration)
+    old = content(data / "examples")
     path.write_text("item,nothing\n")
-    assert "no column 'rating'" in fails(place, declaration, overwrite=True)
+    with pytest.raises(UserError, match="no column 'rating'"):
+        shop.prepare(declaration, place / "out")
+    assert content(data / "examples") == old
     random.Random(8).shuffle(rows)
     shop.write_csv(rows, path)
-    (place / "out" / "left over").touch()
-    shop.prepare(declaration, place / "out", overwrite=True)
-    assert content(place / "out" / "examples") == old
+    (data / "left over").touch()
+    shop.prepare(declaration, place / "out")
+    assert content(data / "examples") == old
     assert len(old) == 6
-    assert not (place / "out" / "left over").exists()
+    assert not (data / "left over").exists()
     assert [p.name for p in place.iterdir()] == ["out"]
+    assert [p.name for p in (place / "out").glob(".*")] == []
 
 
 TINY = """
@@ -205,7 +211,7 @@ def test_the_command_with_a_broken_declaration(tmp_path: Path, place: Path):
     ("option", "message"),
     [
         ("--direct_num_worker=2", "did you mean '--direct_num_workers'?"),
-        ("--overwrit", "did you mean '--overwrite'?"),
+        ("--forc", "did you mean '--force'?"),
         ("--zzz", "unknown option --zzz; neither --help nor Beam knows it"),
         ("--direct_num_workers=two", "--direct_num_workers: invalid int value: 'two'"),
     ],

@@ -53,9 +53,9 @@ def check_ids(data_set, table: str, known: Counter[str], found: list[tuple[str, 
 
 
 def test_report(data_set):
-    assert data_set.report.rows_read == 288 + 2
-    assert data_set.report.examples == {"train": 216, "validation": 24, "test": 48}
-    reasons = list(data_set.report.rejected.items())
+    assert data_set.report["rows_read"] == 288 + 2
+    assert data_set.report["examples"] == {"train": 216, "validation": 24, "test": 48}
+    reasons = list(data_set.report["rejected"].items())
     assert {(reason.split(": ", 1)[1], found) for reason, found in reasons} == {
         ("another number of fields than its header", (1, "")),
         ("not a number", (1, "dear")),

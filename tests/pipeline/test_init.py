@@ -70,8 +70,8 @@ def test_what_it_writes_makes_a_data_set(tmp_path: Path) -> None:
     assert (result.exit_code, target.exists()) == (0, True), result.output
     assert call("check", "--config", target).exit_code == 0
     report = shop.prepare(read(str(target)), tmp_path / "data")
-    assert sum(report.examples.values()) == len(titled())
-    assert Features.load(tmp_path / "data").item_id == "item"
+    assert sum(report["examples"].values()) == len(titled())
+    assert Features.load(tmp_path / "data" / "transform").item_id == "item"
     before = target.read_bytes()
     again = call("init", "--data", path, "--output", target)
     assert again.exit_code == 1

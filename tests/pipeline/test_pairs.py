@@ -49,7 +49,7 @@ def pairs(tmp_path_factory) -> Path:
         }
     )
     shop.prepare(declaration, folder / "out")
-    return folder / "out"
+    return folder / "out" / "transform"
 
 
 def test_features(pairs: Path):

@@ -25,7 +25,7 @@ def sequences(data_set, tmp_path_factory) -> DataSet:
     random.Random(3).shuffle(rows)
     source = {"format": "parquet", "path": shop.write_parquet(rows, folder / "e.parquet")}
     report = shop.prepare(shop.declare(source=source, examples="sequences"), folder / "out")
-    return DataSet(folder / "out", report, rows)
+    return DataSet(folder / "out" / "transform", report, rows)
 
 
 def test_each_user_has_the_newest_liked_example(data_set, sequences: DataSet):
@@ -62,7 +62,7 @@ def test_all_training_events_are_learned_from(data_set, sequences: DataSet):
     )
     assert sequences.features == expected
     assert sequences.features.fingerprint != events.fingerprint
-    assert sequences.report.examples == expected.counts
+    assert sequences.report["examples"] == expected.counts
 
 
 def test_statistics_of_all_training_events(data_set, sequences: DataSet):

@@ -1,0 +1,113 @@
+"""The step `transform`: raw examples to the data set directory that models are trained on."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
+import tensorflow_transform as tft
+from tensorflow_metadata.proto.v0 import statistics_pb2
+
+from pipeline.data_steps import FEATURE_STATS, StatisticsStep
+from pipeline.description import describe
+from pipeline.events import Layout
+from pipeline.flow import Flow
+from pipeline.graph import run_graph
+from pipeline.ingest import REPORT, Ingest
+from pipeline.step import Step
+from pipeline.vocabularies import tables, write_vocabularies
+from pipeline.workspace import digest_of_files, digest_of_values
+from pipeline.writers import split_counts
+from tfrec.features import LABEL_PREFIX, Features
+from tfrec.strict import UserError
+
+
+class Transform(Step):
+    """Learns vocabularies and normalisation from the training split, and transforms every split.
+
+    Leaves the data set directory: see docs/design.md.
+    """
+
+    name = "transform"
+    needs = (Ingest.name, StatisticsStep.name)
+
+    def settings(self) -> Any:
+        return self.declaration.data_set()
+
+    def make(self, place: Path) -> dict[str, Any]:
+        declaration = self.declaration
+        statistics = self._statistics()
+        learned = statistics[declaration.learned_from]
+        self._check_columns(learned)
+        (place / "examples").mkdir()
+        flow = Flow(declaration, self.input(Ingest.name), place)
+        kept = run_graph(flow.build, self.options, place)
+        shutil.rmtree(flow.temporary)
+        output = tft.TFTransformOutput(str(place / "transform"))
+        known = tables(declaration, output, kept["ids"])
+        write_vocabularies(place / "vocabulary", declaration, output, known, kept["ids"])
+        counts = {s: statistics[s].num_examples for s in declaration.given_splits}
+        missing = {f.path.step[0] for f in learned.features if _common(f).num_missing}
+        features = describe(declaration, known, kept["lengths"], counts, missing)
+        fingerprint = self._fingerprint(features, learned, place)
+        dataclasses.replace(features, fingerprint=fingerprint).save(place)
+        with tf.io.TFRecordWriter(str(place / "sample.tfrecord")) as writer:
+            for example in kept["sample"]:
+                writer.write(example)
+        self._copy(place)
+        return {"examples": counts, "tables": {table.name: table.size for table in known}}
+
+    def _statistics(self) -> dict[str, statistics_pb2.DatasetFeatureStatistics]:
+        path = self.input(StatisticsStep.name) / FEATURE_STATS
+        found = statistics_pb2.DatasetFeatureStatisticsList.FromString(path.read_bytes())
+        return {dataset.name: dataset for dataset in found.datasets}
+
+    def _check_columns(self, learned: statistics_pb2.DatasetFeatureStatistics) -> None:
+        declaration = self.declaration
+        columns = {name: name for name in Layout.of(declaration).inputs}
+        columns |= {LABEL_PREFIX + n: f.column for n, f in declaration.labels.items()}
+        present = {f.path.step[0] for f in learned.features if _common(f).num_non_missing}
+        empty = [column for name, column in columns.items() if name not in present]
+        if empty:
+            named = ", ".join(map(repr, dict.fromkeys(empty)))
+            raise UserError(f"no value in train of column {named}; check the source")
+
+    def _copy(self, place: Path) -> None:
+        """What of other steps belongs to a data set, so that it can be moved as a whole."""
+        ingested = self.input(Ingest.name)
+        for part in ("items", "interactions"):
+            if (ingested / part).exists():
+                shutil.copytree(ingested / part, place / part)
+        shutil.copy(ingested / REPORT, place)
+        (place / "statistics").mkdir()
+        shutil.copy(self.input(StatisticsStep.name) / FEATURE_STATS, place / "statistics")
+        declared = self.declaration.data_set(exclude_unset=True)
+        (place / "declaration.json").write_text(json.dumps(declared, indent=1) + "\n")
+
+    def _fingerprint(
+        self,
+        features: Features,
+        learned: statistics_pb2.DatasetFeatureStatistics,
+        place: Path,
+    ) -> str:
+        """Digest of all that ids and numbers mean, and of the training examples themselves."""
+        ranges = {f.path.step[0]: [f.num_stats.min, f.num_stats.max] for f in learned.features}
+        files = [*(place / "vocabulary").iterdir(), *(place / "examples").glob("train-*")]
+        return digest_of_values([features.to_dict(), ranges, digest_of_files(files, place)])
+
+    def digest(self, place: Path) -> str:
+        """Without the graph, whose files differ from run to run: the fingerprint stands for it."""
+        graph = place / "transform"
+        files = (p for p in place.rglob("*") if p.is_file() and graph not in p.parents)
+        return digest_of_files(files, place)
+
+    def told(self, counts: dict[str, Any]) -> list[str]:
+        return [f"{split_counts(counts['examples'])}; {self.output}"]
+
+
+def _common(feature: statistics_pb2.FeatureNameStatistics) -> statistics_pb2.CommonStatistics:
+    return getattr(feature, feature.WhichOneof("stats")).common_stats
