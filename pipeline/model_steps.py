@@ -100,7 +100,8 @@ class Bless(Step):
         reasons = []
         if value is None or sign * value < sign * threshold:
             word = "least" if sign > 0 else "most"
-            reasons.append(f"{rule.metric} is {value}, and has to be at {word} {threshold}")
+            shown = "none" if value is None else f"{value:.4f}"
+            reasons.append(f"{rule.metric} is {shown}, and has to be at {word} {threshold}")
         pushed = self._pushed()
         if pushed and rule.worse_by is not None and value is not None:
             before = self._value(pushed)

@@ -1,0 +1,164 @@
+"""Steps: made when something has changed, kept while nothing has; recorded; alone or in a chain."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from apache_beam.options.pipeline_options import PipelineOptions
+from click.testing import CliRunner
+
+from pipeline.__main__ import main
+from pipeline.declaration import Declaration
+from pipeline.run import STEPS, last_step, run
+from pipeline.workspace import RECORD, Workspace
+from tests.pipeline import shop
+from tfrec.strict import UserError
+
+DATA_STEPS = [step.name for step in STEPS][: [step.name for step in STEPS].index("train")]
+
+
+def states(declaration: Declaration, root: Path, **options: Any) -> dict[str, str]:
+    """What became of every step of a run."""
+    found: dict[str, str] = {}
+    run(
+        declaration,
+        root,
+        PipelineOptions(["--runner=FnApiRunner"]),
+        tell=lambda name, state, seconds, lines: found.update({name: state}),
+        **options,
+    )
+    return found
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: Any) -> tuple[Declaration, Path]:
+    """The shop's data set, by steps."""
+    folder = tmp_path_factory.mktemp("steps")
+    source = {"format": "csv", "path": shop.write_csv(shop.events(), folder / "e.csv")}
+    declaration = shop.declare(source=source)
+    assert states(declaration, folder / "out") == dict.fromkeys(DATA_STEPS, "made")
+    return declaration, folder / "out"
+
+
+def with_blocks(declaration: Declaration, **blocks: Any) -> Declaration:
+    values = declaration.model_dump(exclude_unset=True)
+    return Declaration.parse({**values, **blocks}, "changed")
+
+
+def test_nothing_has_changed(made):
+    declaration, root = made
+    assert states(declaration, root) == dict.fromkeys(DATA_STEPS, "kept")
+
+
+def test_what_a_change_concerns_is_made_anew(made):
+    """A threshold of a vocabulary concerns the transform only."""
+    declaration, root = made
+    features = {**shop.FEATURES, "item": {**shop.FEATURES["item"], "min_count": 5}}
+    assert states(with_blocks(declaration, features=features), root) == {
+        **dict.fromkeys(DATA_STEPS, "kept"), "transform": "made"
+    }  # fmt: skip
+    assert states(declaration, root)["transform"] == "made"
+    inputs = {step: Workspace(root).about(step).inputs for step in DATA_STEPS}
+    (path,) = inputs["ingest"]
+    assert path == declaration.source.path
+    assert inputs["statistics"] == {"ingest": Workspace(root).about("ingest").output}
+
+
+def test_a_changed_file_is_read_again(made, tmp_path: Path):
+    """Even when its size and its time are the same."""
+    declaration, root = made
+    path = Path(declaration.source.path)
+    before = path.read_text()
+    path.write_text(before.replace(",phone,", ",phony,", 1))
+    try:
+        assert states(declaration, root)["ingest"] == "made"
+    finally:
+        path.write_text(before)
+    assert states(declaration, root)["ingest"] == "made"
+
+
+def test_one_step_alone(made, tmp_path: Path):
+    declaration, root = made
+    assert states(declaration, root, only="statistics", force=True) == {"statistics": "made"}
+    with pytest.raises(UserError, match="statistics needs the output of ingest"):
+        states(declaration, tmp_path / "new", only="statistics")
+    assert not (tmp_path / "new").exists()
+
+
+def test_force(made):
+    declaration, root = made
+    assert states(declaration, root, until="ingest", force=True) == {"ingest": "made"}
+
+
+def test_the_record(made):
+    declaration, root = made
+    states(declaration, root, until="ingest")
+    lines = [json.loads(line) for line in (root / RECORD).read_text().splitlines()]
+    assert lines[-1]["state"] == "kept"
+    assert lines[-1]["counts"]["rows_read"] == 288
+    assert {"step", "key", "inputs", "output", "started", "seconds", "code", "settings"} < set(
+        lines[0]
+    )
+    shown = CliRunner().invoke(main, ["show", "--output", str(root)])
+    assert shown.exit_code == 0
+    assert lines[0]["output"][:8] in shown.output
+    assert "transform" in shown.output
+    missing = CliRunner().invoke(main, ["show", "--output", str(root / "ingest")])
+    assert missing.exit_code == 1
+    assert "no pipeline's output" in missing.output
+
+
+def test_two_runs_at_once(made):
+    declaration, root = made
+    with Workspace(root).at_work(), pytest.raises(UserError, match="another run is at work"):
+        states(declaration, root)
+
+
+def test_what_a_killed_run_has_left_goes(made):
+    declaration, root = made
+    (root / ".transform.abc.making" / "examples").mkdir(parents=True)
+    states(declaration, root, until="ingest")
+    assert not list(root.glob(".*"))
+
+
+TRAIN = {
+    "model": {"id": "wide_deep", "hidden": [8]}, "labels": ["like"], "batch_size": 64, "epochs": 1
+}  # fmt: skip
+
+
+def test_from_events_to_a_served_model(made, tmp_path: Path):
+    """Blessed and pushed; what is pushed answers raw requests. A worse one is not pushed."""
+    declaration, root = made
+    served = tmp_path / "served"
+    values = {"train": TRAIN, "push": str(served)}
+    values["bless"] = {"metric": "log_loss", "at_most": 10.0, "worse_by": 0.0}
+    whole = with_blocks(declaration, **values)
+    assert last_step(declaration) == "transform"
+    assert last_step(whole) == "push"
+    found = states(whole, root, until="push")
+    assert [found[s] for s in ("train", "evaluate", "bless", "push")] == ["made"] * 4
+    loaded = tf.saved_model.load(str(served / "1"))
+    sample = [r.numpy() for r in tf.data.TFRecordDataset(str(root / "transform/sample.tfrecord"))]
+    answer = loaded.signatures["serving_default"](examples=tf.constant(sample))
+    assert np.isfinite(answer["like"].numpy()).all()
+    again = states(whole, root, until="push")
+    assert again["train"] == again["push"] == "kept"
+    assert [p.name for p in served.iterdir()] == ["1"]
+    strict = with_blocks(whole, bless={"metric": "auc", "at_least": 1.1})
+    with pytest.raises(UserError, match=r"not pushed.*auc is 0\.\d+, and has to be at least 1\.1"):
+        states(strict, root, until="push")
+    assert [p.name for p in served.iterdir()] == ["1"]
+    unknown = with_blocks(whole, bless={"metric": "acu", "at_least": 0.1})
+    with pytest.raises(UserError, match=r"no metric 'acu' of like; did you mean 'auc'\?"):
+        states(unknown, root, until="push")
+
+
+def test_a_step_without_its_block(made):
+    declaration, root = made
+    with pytest.raises(UserError, match="'train' is missing in the declaration"):
+        states(declaration, root, until="push")
