@@ -14,10 +14,10 @@ $(READY): pyproject.toml constraints.txt
 	@touch $@
 
 demo: $(READY)
-	$(BIN)/python -m pipeline run --config configs/movielens.yaml --output data/movielens --overwrite
-	$(BIN)/python -m tfrec.train --data data/movielens --model wide_deep --output runs/wide_deep --overwrite
+	$(BIN)/python -m pipeline run --config configs/movielens.yaml --output data/movielens --until transform
+	$(BIN)/python -m tfrec.train --data data/movielens/transform --model wide_deep --output runs/wide_deep --overwrite
 	$(BIN)/python -m tfrec.evaluate --run runs/wide_deep --split test
-	$(BIN)/python -m tfrec.train --data data/movielens --model two_tower --output runs/two_tower --overwrite
+	$(BIN)/python -m tfrec.train --data data/movielens/transform --model two_tower --output runs/two_tower --overwrite
 	$(BIN)/python -m tfrec.recommend --retrieval runs/two_tower --ranking runs/wide_deep --output runs/recommender/export
 	$(BIN)/python examples/movielens.py --run runs/wide_deep --recommender runs/recommender
 

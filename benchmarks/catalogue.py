@@ -1,6 +1,6 @@
 """Trains every model with its defaults, three seeds each, and writes the table of docs/results.md.
 
-    python benchmarks/catalogue.py --data data/movielens
+    python benchmarks/catalogue.py --data data/movielens/transform
 
 Figures are of the test split; settings are never chosen by it. Each data set has a table of its
 own. The runs stay in runs/catalogue: a command that was ended goes on.

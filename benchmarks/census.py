@@ -40,10 +40,9 @@ MODELS = ("dnn", "shared_bottom", "moe", "mmoe", "ple")
 def main(source: Path, seeds: int) -> None:
     """Measure models of several tasks, and a model of one for each task."""
     PLACE.mkdir(parents=True, exist_ok=True)
-    if not (PLACE / "data").exists():
-        _declare(source)
-        options = PipelineOptions(["--runner=FnApiRunner"])
-        make_data(read(str(PLACE / "census.yaml")), PLACE / "data", options)
+    _declare(source)
+    options = PipelineOptions(["--runner=FnApiRunner"])
+    make_data(read(str(PLACE / "census.yaml")), PLACE / "data", options)
     rows = []
     for model in MODELS:
         labels = [[task] for task in TASKS] if model == "dnn" else [list(TASKS)]
@@ -90,7 +89,7 @@ def _declare(source: Path) -> None:
 def _measure(model: str, labels: list[str], seed: int) -> tuple[dict[str, float], int]:
     """AUC by task on the test split, and the number of parameters."""
     place = PLACE / f"{model}-{'-'.join(labels)}-{seed}"
-    values: dict[str, Any] = {"data": str(PLACE / "data"), "model": {"id": model}, "seed": seed}
+    values: dict[str, Any] = {"data": str(PLACE / "data" / "transform"), "model": {"id": model}, "seed": seed}
     metrics = train({**values, "labels": labels}, place, export=False)
     if "test" not in metrics:
         run = Run.load(place)

@@ -87,14 +87,13 @@ def main(
 
 def _data_set(lines: Path, name: str) -> Path:
     place = RUNS / name
-    if not (place / "data").exists():
-        place.mkdir(parents=True, exist_ok=True)
-        to_csv(lines, place / "events.csv")
-        source = {"format": "csv", "path": str(place / "events.csv")}
-        path = place / "declaration.yaml"
-        path.write_text(yaml.safe_dump({"name": name, "source": source, **DECLARATION}))
-        make_data(read(str(path)), place / "data", PipelineOptions(["--runner=FnApiRunner"]))
-    return place / "data"
+    place.mkdir(parents=True, exist_ok=True)
+    to_csv(lines, place / "events.csv")
+    source = {"format": "csv", "path": str(place / "events.csv")}
+    path = place / "declaration.yaml"
+    path.write_text(yaml.safe_dump({"name": name, "source": source, **DECLARATION}))
+    make_data(read(str(path)), place / "data", PipelineOptions(["--runner=FnApiRunner"]))
+    return place / "data" / "transform"
 
 
 def _measure(

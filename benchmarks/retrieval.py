@@ -98,19 +98,18 @@ def _held_out(events: Path) -> dict[str, Path]:
 
 
 def _data_set(directory: Path, name: str, files: dict[str, Path]) -> Path:
-    if not directory.exists():
-        source = {"format": "csv", **{split: str(path) for split, path in files.items()}}
-        path = directory.with_suffix(".yaml")
-        path.write_text(yaml.safe_dump({"name": name, "source": source, **DECLARATION}))
-        _run("pipeline", "run", "--config", str(path), "--output", str(directory))
-    return directory
+    source = {"format": "csv", **{split: str(path) for split, path in files.items()}}
+    path = directory.with_suffix(".yaml")
+    path.write_text(yaml.safe_dump({"name": name, "source": source, **DECLARATION}))
+    _run("pipeline", "run", "--config", str(path), "--output", str(directory))
+    return directory / "transform"
 
 
 def _trained(
     data: Path, model: str, epochs: int, settings: tuple[str, ...] = (), test: bool = False
 ) -> dict[str, Any]:
     """The metrics of a run."""
-    run = data.parent / f"{model.replace(' ', '-')}-{data.name}"
+    run = data.parents[1] / f"{model.replace(' ', '-')}-{data.parent.name}"
     id_, *own = model.split()
     command = ["--data", str(data), "--model", id_, "--output", str(run), "--no-export"]
     for setting in (f"epochs={epochs}", *settings, *own):

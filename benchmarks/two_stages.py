@@ -88,7 +88,7 @@ def _events(place: Path, items: int) -> None:
 
 
 def _train(place: Path, model: str) -> None:
-    data = ["--data", place / "data", "--model", model, "--output", place / model]
+    data = ["--data", place / "data" / "transform", "--model", model, "--output", place / model]
     _run("tfrec.train", *data, "--set", "epochs=1", "--no-export")
 
 
