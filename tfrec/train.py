@@ -78,14 +78,15 @@ def main(
     for key, flag in (("data", "--data"), ("model", "--model")):
         if key not in values:
             raise UserError(f"{key} is missing: give {flag}, or `{key}` in --config")
-    train(
+    if train(
         values,
         output,
         where=config or "the command line",
         strategy=strategy,
         overwrite=overwrite,
         export=not no_export,
-    )
+    ):
+        click.echo(f"metrics are in {output / 'metrics.json'}")
 
 
 def _with_id(values: dict[str, Any]) -> dict[str, Any]:
@@ -128,7 +129,7 @@ def train(
 
         from tfrec import export as exports
         from tfrec.evaluation import evaluator, table
-        from tfrec.runs import METRICS, Run, first_step, resolve
+        from tfrec.runs import Run, first_step, resolve
         from tfrec.strategies import is_chief, make_strategy, serve
         from tfrec.training import Interrupted, Trainer
     from rich.console import Console
@@ -144,7 +145,7 @@ def train(
     run = Run(output, config, features)
     run.check(overwrite)
     if run.finished and not overwrite:
-        console.print(f"{output} is finished: see {output / METRICS}", soft_wrap=True)
+        console.print(f"{output} is finished", soft_wrap=True)
         return run.metrics()
     started = time.perf_counter()
     trainer = Trainer(run, console, devices, watch)
@@ -184,9 +185,8 @@ def train(
         console.print(table(compared), highlight=False, soft_wrap=True)
     if export:
         version = exports.export(run, model)
-        console.print(f"exported {version}", highlight=False, soft_wrap=True)
+        console.print(f"exported version {version.name}", highlight=False)
     run.add_metrics(finished=True)
-    console.print(f"{output / METRICS}", highlight=False, soft_wrap=True)
     return run.metrics()
 
 
