@@ -89,7 +89,11 @@ def _declare(source: Path) -> None:
 def _measure(model: str, labels: list[str], seed: int) -> tuple[dict[str, float], int]:
     """AUC by task on the test split, and the number of parameters."""
     place = PLACE / f"{model}-{'-'.join(labels)}-{seed}"
-    values: dict[str, Any] = {"data": str(PLACE / "data" / "transform"), "model": {"id": model}, "seed": seed}
+    values: dict[str, Any] = {
+        "data": str(PLACE / "data" / "transform"),
+        "model": {"id": model},
+        "seed": seed,
+    }
     metrics = train({**values, "labels": labels}, place, export=False)
     if "test" not in metrics:
         run = Run.load(place)

@@ -19,6 +19,8 @@ from tfrec.strict import UserError
 
 RECORD = "record.jsonl"
 ABOUT = "step.json"
+MAKING = ".making"
+OLD = f".old{MAKING}"
 
 
 @dataclass(frozen=True)
@@ -78,18 +80,26 @@ class Workspace:
             os.close(lock)
             raise UserError(f"{self.root}: another run is at work there; wait for it") from None
         try:
-            for left in self.root.glob(".*.making"):  # of a run that was killed
-                shutil.rmtree(left)
+            self._clear()
             yield
         finally:
             os.close(lock)
             if not any(self.root.iterdir()):  # it failed at once, so there is nothing to keep
                 self.root.rmdir()
 
+    def _clear(self) -> None:
+        """Takes away what a run that was killed has left, or puts it back in its place."""
+        for left in self.root.glob(f".*{OLD}"):
+            output = self.directory(left.name.removeprefix(".").removesuffix(OLD))
+            if not output.exists():
+                left.rename(output)
+        for left in self.root.glob(f".*{MAKING}"):
+            shutil.rmtree(left)
+
     def _is_workspace(self) -> bool:
         if not self.root.is_dir():
             return False
-        others = [path for path in self.root.iterdir() if not path.name.endswith(".making")]
+        others = [path for path in self.root.iterdir() if not path.name.endswith(MAKING)]
         return not others or any(self.root.glob(f"*/{ABOUT}"))
 
     def directory(self, step: str) -> Path:
@@ -117,11 +127,11 @@ class Workspace:
                     shutil.rmtree(other)
             place.mkdir(exist_ok=True)
         else:
-            place = Path(tempfile.mkdtemp(prefix=f".{step}.", suffix=".making", dir=self.root))
+            place = Path(tempfile.mkdtemp(prefix=f".{step}.", suffix=MAKING, dir=self.root))
             place.chmod(0o755)
         try:
             yield place
-            old = self.root / f".{step}.old.making"
+            old = self.root / f".{step}{OLD}"
             if self.directory(step).exists():
                 self.directory(step).rename(old)
             place.rename(self.directory(step))

@@ -71,9 +71,11 @@ def test_nothing_else_is_left(data_set):
     names = {path.name for path in data_set.directory.iterdir()}
     assert names == {
         "declaration.json", "examples", "features.json", "interactions", "items", "report.json",
-        "sample.tfrecord", "schema.pbtxt", "statistics", "transform", "vocabulary",
+        "sample.tfrecord", "schema.pbtxt", "statistics", "step.json", "transform", "vocabulary",
     }  # fmt: skip
-    assert {path.name for path in data_set.directory.parent.iterdir()} == {"events.csv", "out"}
+    folder = data_set.directory.parents[1]
+    assert {path.name for path in folder.iterdir()} == {"events.csv", "out"}
+    assert not list((folder / "out").glob(".*"))
     names = {path.name for path in (data_set.directory / "examples").iterdir()}
     assert names == {f"{split}-0000{i}-of-00002.tfrecord" for split in SPLITS for i in (0, 1)}
     assert all(path.stat().st_size for path in (data_set.directory / "examples").iterdir())

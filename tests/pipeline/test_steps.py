@@ -122,7 +122,8 @@ def test_two_runs_at_once(made):
 def test_what_a_killed_run_has_left_goes(made):
     declaration, root = made
     (root / ".transform.abc.making" / "examples").mkdir(parents=True)
-    states(declaration, root, until="ingest")
+    (root / "ingest").rename(root / ".ingest.old.making")  # killed between two renames
+    assert states(declaration, root, until="ingest") == {"ingest": "kept"}
     assert not list(root.glob(".*"))
 
 
