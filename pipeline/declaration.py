@@ -276,7 +276,7 @@ class Declaration(Strict):
         split: of one source.
         show: raw columns kept in the item catalogue only, to be shown to people.
         max_rejected: largest share of rows that may be rejected; past it the run stops.
-        shards: files per split.
+        shards: files per split; unless given, 8, or more so that each fits into memory.
         validation: of the data, against a schema and other data.
         train: a training configuration without `data`, for the step `train`.
         bless: thresholds of the step `bless`.
@@ -297,7 +297,7 @@ class Declaration(Strict):
     split: SplitDeclaration | None = None
     show: list[str] = []
     max_rejected: Annotated[float, Field(ge=0, le=1)] = 0.001
-    shards: PositiveInt = 8
+    shards: PositiveInt | None = None
     validation: ValidationDeclaration = ValidationDeclaration()
     train: dict[str, Any] | None = None
     bless: BlessDeclaration | None = None

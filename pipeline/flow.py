@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import zlib
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,8 @@ from pipeline.transform import make_preprocessing_fn
 from tfrec.features import IDS, LABEL_PREFIX, WEIGHT
 
 SAMPLE_ROWS = 100
+SHARDS = 8
+ROWS_OF_SHARD = 250_000  # which are sorted in memory
 
 
 class Flow:
@@ -31,12 +34,19 @@ class Flow:
 
     Args:
         declaration: of the data set.
+        counts: of examples, by split.
         ingested: output of the step `ingest`.
         place: the data set directory in the making.
     """
 
-    def __init__(self, declaration: Declaration, ingested: Path, place: Path) -> None:
+    def __init__(
+        self, declaration: Declaration, counts: dict[str, int], ingested: Path, place: Path
+    ) -> None:
         self.declaration, self.ingested, self.place = declaration, ingested, str(place)
+        self.shards = {
+            split: declaration.shards or max(SHARDS, math.ceil(count / ROWS_OF_SHARD))
+            for split, count in counts.items()
+        }
         self.temporary = f"{place}/.tft"
 
     def build(self, pipeline: beam.Pipeline, keep: Keep) -> None:
@@ -80,12 +90,12 @@ class Flow:
             _ = (
                 batches
                 | f"encode {name}"
-                >> beam.FlatMap(
+                >> beam.Map(
                     lambda batch, meta: writers.encode(batch, meta.schema),
                     beam.pvalue.AsSingleton(metadata.deferred_metadata),
                 )
                 | f"write {name}"
-                >> writers.WriteShards(f"{self.place}/examples", name, self.declaration.shards)
+                >> writers.WriteShards(f"{self.place}/examples", name, self.shards[name])
             )
         return batches
 

@@ -44,13 +44,13 @@ class Transform(Step):
         learned = statistics[declaration.learned_from]
         self._check_columns(learned)
         (place / "examples").mkdir()
-        flow = Flow(declaration, self.input(Ingest.name), place)
+        counts = {s: statistics[s].num_examples for s in declaration.given_splits}
+        flow = Flow(declaration, counts, self.input(Ingest.name), place)
         kept = run_graph(flow.build, self.options, place)
         shutil.rmtree(flow.temporary)
         output = tft.TFTransformOutput(str(place / "transform"))
         known = tables(declaration, output, kept["ids"])
         write_vocabularies(place / "vocabulary", declaration, output, known, kept["ids"])
-        counts = {s: statistics[s].num_examples for s in declaration.given_splits}
         missing = {f.path.step[0] for f in learned.features if _common(f).num_missing}
         features = describe(declaration, known, kept["lengths"], counts, missing)
         fingerprint = self._fingerprint(features, learned, place)

@@ -18,10 +18,12 @@ from tfrec.features import IDS, SPLITS
 
 
 class WriteShards(beam.PTransform):
-    """Writes serialized examples to `<directory>/<split>-0000i-of-0000n.tfrecord`.
+    """Writes lists of serialized examples to `<directory>/<split>-0000i-of-0000n.tfrecord`.
 
-    An example's place is the hash of its content: the order is as good as shuffled, and the same
-    events give the same bytes on any runner. A retried shard replaces itself.
+    A list goes through the runner as one element for each file, since every element costs as much
+    as an example's transform. An example's place is the hash of its content: the order is as good
+    as shuffled, and the same events give the same bytes on any runner. A retried shard replaces
+    itself.
 
     Args:
         directory: local or remote.
@@ -36,9 +38,9 @@ class WriteShards(beam.PTransform):
     def expand(self, examples: beam.PCollection) -> beam.PCollection:
         shards = self.shards
         indices = examples.pipeline | beam.Create(
-            [(index, b"") for index in range(shards)]  # an empty shard is a file too
+            [(index, []) for index in range(shards)]  # an empty shard is a file too
         )
-        keyed = examples | "hash" >> beam.Map(lambda e: (zlib.crc32(e) % shards, e))
+        keyed = examples | "by shard" >> beam.FlatMap(_by_shard, shards)
         return (
             (keyed, indices)
             | beam.Flatten()
@@ -46,16 +48,23 @@ class WriteShards(beam.PTransform):
             | "write" >> beam.MapTuple(self._write)
         )
 
-    def _write(self, index: int, examples: Iterable[bytes]) -> None:
+    def _write(self, index: int, parts: Iterable[list[bytes]]) -> None:
         name = f"{self.split}-{index:05d}-of-{self.shards:05d}.tfrecord"
         path = f"{self.directory}/{name}"
         partial = f"{path}.{uuid.uuid4().hex}"
-        rows = sorted((zlib.crc32(e), e) for e in examples if e)
+        rows = sorted((zlib.crc32(example), example) for part in parts for example in part)
         with tf.io.TFRecordWriter(partial) as writer:
             for _, example in rows:
                 writer.write(example)
         tf.io.gfile.rename(partial, path, overwrite=True)
         advance("rows written", len(rows))
+
+
+def _by_shard(examples: list[bytes], shards: int) -> Iterable[tuple[int, list[bytes]]]:
+    found: dict[int, list[bytes]] = {}
+    for example in examples:
+        found.setdefault(zlib.crc32(example) % shards, []).append(example)
+    return found.items()
 
 
 def encode(batch: pa.RecordBatch, schema: Any = None) -> list[bytes]:
