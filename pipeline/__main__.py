@@ -125,19 +125,14 @@ def _tell(name: str, state: str, seconds: float, lines: list[str]) -> None:
 @click.option("--output", required=True, type=Path, help="Output directory of `run`.")
 @command
 def show(output: Path) -> None:
-    """Print the record of runs: every step, when and of what it was made."""
-    from rich.console import Console
-    from rich.table import Table
-
+    """Print the record of runs: every step, when (UTC) and of what it was made."""
     from pipeline.workspace import Workspace
 
-    table = Table("started", "step", "state", "seconds", "inputs", "output", box=None)
     for line in Workspace(output).record():
+        begin = f"{line['started'][:19].replace('T', ' ')}  {line['step']:<11} {line['state']:<6}"
         inputs = ", ".join(f"{name} {digest[:8]}" for name, digest in line["inputs"].items())
-        output_or_error = line.get("error") or line["output"][:8]
-        cells = (line["started"], line["step"], line["state"], f"{line['seconds']:.1f}")
-        table.add_row(*cells, inputs, output_or_error)
-    Console().print(table)
+        result = line.get("error") or f"{line['output'][:8]} from {inputs}"
+        click.echo(f"{begin} {line['seconds']:8.1f} s  {result}")
 
 
 if __name__ == "__main__":

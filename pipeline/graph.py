@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import pickle
 import re
 import tempfile
@@ -16,6 +18,10 @@ from rich.console import Console
 
 from pipeline.progress import Progress
 from tfrec.strict import UserError
+
+_OF_DISKS = [
+    os.strerror(number) for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+]
 
 Keep = Callable[[str, beam.PCollection], None]
 
@@ -47,16 +53,20 @@ def run_graph(
         try:
             with Progress(Console(stderr=True)):
                 pipeline.run().wait_until_finish()
-        except (UserError, RuntimeError) as error:
-            raise _of_step(error) from error
+        except (UserError, OSError, RuntimeError) as error:
+            raise _of_step(error, place) from error
         return {path.stem: pickle.loads(path.read_bytes()) for path in Path(work).iterdir()}
 
 
-def _of_step(error: Exception) -> Exception:
-    """Most runners hand over what a step has raised as the text of a traceback."""
+def _of_step(error: Exception, place: Path) -> Exception:
+    """What the user can mend, as one line; most runners hand over the text of a traceback."""
     start = "" if isinstance(error, UserError) else r"^tfrec\.strict\.UserError: "
-    found = re.search(rf"{start}(.*?) \[while running '", str(error), re.MULTILINE)
-    return UserError(found[1]) if found else error
+    if found := re.search(rf"{start}(.*?) \[while running '", str(error), re.MULTILINE):
+        return UserError(found[1])
+    for reason in _OF_DISKS:
+        if reason in str(error):
+            return UserError(f"{place.parent} cannot be written: {reason}")
+    return error
 
 
 def _dump(value: Any, path: str) -> None:

@@ -109,7 +109,7 @@ def _run(step: Step, force: bool) -> tuple[str, About]:
             counts = step.make(place)
             made = about(step.digest(place), counts)
             (place / ABOUT).write_text(json.dumps(dataclasses.asdict(made), indent=1) + "\n")
-    except UserError as error:
+    except Exception as error:
         if any(workspace.root.glob(f"*/{ABOUT}")):
             workspace.note("failed", about("", {}), error=str(error))
         raise

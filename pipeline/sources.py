@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import bz2
+import codecs
 import contextlib
 import csv
 import gzip
+import io
 import itertools
 import lzma
 import math
@@ -27,6 +29,7 @@ from pipeline.workspace import digest_of_files
 from tfrec.strict import UserError, nearest
 
 ROWS_PER_BATCH = 2_000
+BLOCK_BYTES = 2**20
 MALFORMED_ROWS = "malformed_rows"  # schema metadata: rows of the file that could not be split
 
 Batch = tuple[str | None, str, pa.RecordBatch]  # given split, where it was read, columns
@@ -183,6 +186,27 @@ def _decompressed(path: str) -> IO[bytes]:
     return opener(stream) if opener else stream
 
 
+class _Utf8(io.RawIOBase):
+    """A stream of UTF-8, which fails at what is none.
+
+    pyarrow drops a row in silence that has another number of fields and is no UTF-8: it cannot
+    hand it to `invalid_row_handler`.
+    """
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self.stream = stream
+        self.decoder = codecs.getincrementaldecoder("utf-8")()
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        block = self.stream.read(len(buffer))
+        self.decoder.decode(block, final=not block)
+        buffer[: len(block)] = block
+        return len(block)
+
+
 def _header(stream: IO[bytes], source: Source) -> list[str]:
     """Names of the columns; the stream stands at the first row then."""
     if source.header:
@@ -192,7 +216,8 @@ def _header(stream: IO[bytes], source: Source) -> list[str]:
 
 
 def _read_csv(path: str, columns: list[str], source: Source) -> Iterator[pa.RecordBatch]:
-    with _decompressed(path) as stream:
+    with _decompressed(path) as binary:
+        stream = io.BufferedReader(_Utf8(binary), BLOCK_BYTES)
         names = _header(stream, source)
         _require(columns, names, path)
         malformed = 0
