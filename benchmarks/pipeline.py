@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 from tables import write
 
 PLACE = Path("runs/pipeline")
-STEPS = ("ingest", "statistics", "transform")
+STEPS = ("ingest", "statistics", "schema", "validation", "transform")
 FILES = 8
 EVENTS_OF_USER = 50
 

@@ -2,21 +2,34 @@
 
 from __future__ import annotations
 
+import dataclasses
+import shutil
 from pathlib import Path
 from typing import Any
 
 import apache_beam as beam
+import pyarrow as pa
+from google.protobuf import text_format
 
+from pipeline import page, schema, statistics, validation
+from pipeline.declaration import Declaration, SplitDeclaration
+from pipeline.events import REJECTED, ParseEvents
 from pipeline.graph import Keep, run_graph
-from pipeline.ingest import Ingest, ReadExamples
-from pipeline.statistics import Statistics, to_proto
+from pipeline.ingest import Ingest, ReadExamples, example_schema
+from pipeline.sources import ReadSource, digests
+from pipeline.statistics import Statistics
 from pipeline.step import Step
+from pipeline.workspace import About, Workspace, digest_of_files
+from tfrec.features import SPLITS
+from tfrec.strict import UserError
 
-FEATURE_STATS = "FeatureStats.pb"
+ANOMALIES = "anomalies.pbtxt"
+PAGE = "statistics.html"
+SERVING = "serving"  # what the statistics of requests are called
 
 
 class StatisticsStep(Step):
-    """Computes statistics of every split.
+    """Computes statistics of every split, and of requests where there are some.
 
     Leaves `FeatureStats.pb`, a `DatasetFeatureStatisticsList` as TFDV reads it.
     """
@@ -25,21 +38,190 @@ class StatisticsStep(Step):
     needs = (Ingest.name,)
 
     def settings(self) -> Any:
-        return list(self.declaration.outputs)
+        return [self.declaration.outputs, self.declaration.validation.serving]
+
+    def sources(self) -> dict[str, str]:
+        serving = self.declaration.validation.serving
+        return digests(_of_requests(self.declaration).source) if serving else {}
 
     def make(self, place: Path) -> dict[str, Any]:
+        kept = run_graph(self._build, self.options, place)
+        order = [name for name in (*self.declaration.outputs, SERVING) if name in kept]
+        statistics.write(place / statistics.FILE_NAME, [kept[name] for name in order])
+        found = statistics.read(place / statistics.FILE_NAME)
+        columns = len(found[self.declaration.learned_from].features)
+        rows = {name: dataset.num_examples for name, dataset in found.items()}
+        return {"columns": columns, "rows": rows}
+
+    def _build(self, pipeline: beam.Pipeline, keep: Keep) -> None:
         examples = self.input(Ingest.name)
-
-        def build(pipeline: beam.Pipeline, keep: Keep) -> None:
-            for name in self.declaration.outputs:
-                batches = pipeline | f"{name} examples" >> ReadExamples(examples, name)
-                keep(name, batches | f"{name} statistics" >> beam.CombineGlobally(Statistics()))
-
-        kept = run_graph(build, self.options, place)
-        splits = {name: kept[name] for name in self.declaration.outputs}
-        (place / FEATURE_STATS).write_bytes(to_proto(splits))
-        columns = len(splits[self.declaration.learned_from].columns)
-        return {"columns": columns, "rows": {name: split.rows for name, split in splits.items()}}
+        data = {
+            name: pipeline | f"{name} examples" >> ReadExamples(examples, name)
+            for name in self.declaration.outputs
+        }
+        if self.declaration.validation.serving:
+            data[SERVING] = pipeline | "requests" >> _ReadRequests(self.declaration)
+        for name, batches in data.items():
+            combined = beam.CombineGlobally(Statistics(name))
+            keep(name, batches | f"{name} statistics" >> combined)
 
     def told(self, counts: dict[str, Any]) -> list[str]:
-        return [f"{counts['columns']} columns; {self.output / FEATURE_STATS}"]
+        return [f"{counts['columns']} columns; {self.output / statistics.FILE_NAME}"]
+
+
+class SchemaStep(Step):
+    """Infers a schema of the first data, and keeps it: from then on it is the user's.
+
+    Leaves `schema.pbtxt`, as TFDV reads and writes it.
+    """
+
+    name = "schema"
+    needs = (StatisticsStep.name,)
+
+    @property
+    def given(self) -> Path | None:
+        """The schema that the declaration names."""
+        path = self.declaration.validation.schema_file
+        return Path(path) if path else None
+
+    def settings(self) -> Any:
+        if self.given and not self.given.is_file():
+            raise UserError(
+                f"validation.schema_file: no file {str(self.given)!r}; leave the key out to have a "
+                f"schema inferred in {self.output}"
+            )
+        return digest_of_files([self.given], self.given.parent) if self.given else None
+
+    def kept(self, key: str, force: bool) -> About | None:
+        """A schema is never inferred twice; what was edited since counts."""
+        about = self.workspace.about(self.name)
+        if about is None or self.given:
+            return super().kept(key, force)
+        return dataclasses.replace(about, output=self.digest(self.output))
+
+    def make(self, place: Path) -> dict[str, Any]:
+        target = place / schema.FILE_NAME
+        if self.given:
+            shutil.copy(self.given, target)
+        else:
+            found = statistics.read(self.input(StatisticsStep.name) / statistics.FILE_NAME)
+            learned = found[self.declaration.learned_from]
+            schema.save(schema.infer(learned, self.declaration), target)
+        how = f"from {self.given}" if self.given else "inferred"
+        return {"how": how, "columns": len(schema.load(target).feature)}
+
+    def told(self, counts: dict[str, Any]) -> list[str]:
+        where = self.output / schema.FILE_NAME
+        return [f"{counts['columns']} columns, {counts['how']}; {where}"]
+
+
+class ValidationStep(Step):
+    """Holds the statistics against the schema, and against those of other data.
+
+    Leaves `anomalies.pbtxt`, an `Anomalies` as TFDV writes it, and a page for people.
+    """
+
+    name = "validation"
+    needs = (StatisticsStep.name, SchemaStep.name)
+
+    def settings(self) -> Any:
+        return [self.declaration.name, self.declaration.learned_from]
+
+    def sources(self) -> dict[str, str]:
+        previous = self._previous()
+        return {str(previous): digest_of_files([previous], previous.parent)} if previous else {}
+
+    def _previous(self) -> Path | None:
+        """Statistics of the run that these are not to drift from."""
+        if self.declaration.validation.previous is None:
+            return None
+        root = Path(self.declaration.validation.previous)
+        if Workspace(root).about(StatisticsStep.name) is None:
+            raise UserError(f"validation.previous: {root} has no statistics; name a run's --output")
+        return root / StatisticsStep.name / statistics.FILE_NAME
+
+    def make(self, place: Path) -> dict[str, Any]:
+        declaration = self.declaration
+        found = statistics.read(self.input(StatisticsStep.name) / statistics.FILE_NAME)
+        allowed = schema.load(self.input(SchemaStep.name) / schema.FILE_NAME)
+        previous = self._previous()
+        before = statistics.read(previous) if previous else {}
+        learned = declaration.learned_from
+        anomalies = validation.validate(
+            found[learned], allowed, previous=before.get(learned), serving=found.get(SERVING)
+        )
+        for name in [name for name in found if name != learned]:
+            environment = schema.SERVING if name == SERVING else schema.TRAINING
+            anomalies += validation.validate(found[name], allowed, environment=environment)
+        text = text_format.MessageToString(validation.to_proto(anomalies, allowed), as_utf8=True)
+        (place / ANOMALIES).write_text(text, encoding="utf-8")
+        html = page.render(declaration.name, found, anomalies)
+        (place / PAGE).write_text(html, encoding="utf-8")
+        errors = [str(anomaly) for anomaly in anomalies if anomaly.error]
+        return {"errors": errors, "anomalies": [str(anomaly) for anomaly in anomalies]}
+
+    def refusal(self) -> str | None:
+        about = self.workspace.about(self.name)
+        assert about
+        errors = about.counts["errors"]
+        if not errors or self.declaration.validation.on_anomaly == "warn":
+            return None
+        return (
+            f"{len(errors)} anomalies are errors, such as {errors[0].removeprefix('error: ')}; "
+            f"see {self.output / PAGE}, or go on with --on-anomaly warn"
+        )
+
+    def told(self, counts: dict[str, Any]) -> list[str]:
+        number = len(counts["anomalies"]) or "no"
+        return [f"{number} anomalies; {self.output / PAGE}", *counts["anomalies"]]
+
+
+class _ReadRequests(beam.PTransform):
+    """Record batches of the columns that requests have, as raw examples have them."""
+
+    def __init__(self, declaration: Declaration) -> None:
+        super().__init__()
+        self.declaration = _of_requests(declaration)
+
+    def expand(self, begin: beam.pvalue.PBegin) -> beam.PCollection[pa.RecordBatch]:
+        parse = ParseEvents(self.declaration)
+        columns = list(parse.layout.types)
+        events = (
+            begin
+            | ReadSource(self.declaration, columns)
+            | beam.ParDo(parse).with_outputs(REJECTED, main="events")
+        )
+        return events.events | beam.Map(_as_examples, example_schema(self.declaration))
+
+
+def _of_requests(declaration: Declaration) -> Declaration:
+    """The declaration of requests: events without labels, weight and histories."""
+    source = declaration.source.model_copy(
+        update={**dict.fromkeys(SPLITS), "path": declaration.validation.serving}
+    )
+    columns = {declaration.column(name) for name in declaration.features}
+    nothing: dict[str, Any] = {"labels": {}, "histories": {}, "crosses": [], "show": []}
+    return declaration.model_copy(
+        update={
+            **nothing,
+            "source": source,
+            "split": SplitDeclaration(kind="random"),
+            "examples": "events",
+            "weight": None,
+            "user": None,
+            "item": None,
+            "time": declaration.time if declaration.time in columns else None,
+        }
+    )
+
+
+def _as_examples(element: tuple[str | None, pa.RecordBatch], schema: pa.Schema) -> pa.RecordBatch:
+    """One list per row, as in raw examples."""
+    _, batch = element
+    offsets = pa.array(range(batch.num_rows + 1), pa.int64())
+    sources = {name: batch.column(name) for name in schema.names if name in batch.schema.names}
+    arrays = [
+        pa.LargeListArray.from_arrays(offsets, column.cast(schema.field(name).type.value_type))
+        for name, column in sources.items()
+    ]
+    return pa.RecordBatch.from_arrays(arrays, list(sources))

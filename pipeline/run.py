@@ -12,7 +12,7 @@ from typing import Any
 
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from pipeline.data_steps import StatisticsStep
+from pipeline.data_steps import SchemaStep, StatisticsStep, ValidationStep
 from pipeline.declaration import Declaration
 from pipeline.ingest import Ingest
 from pipeline.model_steps import Bless, Evaluate, Push, Train
@@ -22,7 +22,7 @@ from pipeline.workspace import ABOUT, About, Workspace, digest_of_values
 from tfrec.strict import UserError
 
 STEPS: tuple[type[Step], ...] = (
-    Ingest, StatisticsStep, Transform, Train, Evaluate, Bless, Push
+    Ingest, StatisticsStep, SchemaStep, ValidationStep, Transform, Train, Evaluate, Bless, Push
 )  # fmt: skip
 DATA_SET = Transform.name  # whose output `python -m tfrec.train` reads
 

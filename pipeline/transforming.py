@@ -12,12 +12,13 @@ import tensorflow as tf
 import tensorflow_transform as tft
 from tensorflow_metadata.proto.v0 import statistics_pb2
 
-from pipeline.data_steps import FEATURE_STATS, StatisticsStep
+from pipeline.data_steps import StatisticsStep
 from pipeline.description import describe
 from pipeline.events import Layout
 from pipeline.flow import Flow
 from pipeline.graph import run_graph
 from pipeline.ingest import REPORT, Ingest
+from pipeline.statistics import FILE_NAME, common, features_of, read
 from pipeline.step import Step
 from pipeline.vocabularies import tables, write_vocabularies
 from pipeline.workspace import digest_of_files, digest_of_values
@@ -40,7 +41,7 @@ class Transform(Step):
 
     def make(self, place: Path) -> dict[str, Any]:
         declaration = self.declaration
-        statistics = self._statistics()
+        statistics = read(self.input(StatisticsStep.name) / FILE_NAME)
         learned = statistics[declaration.learned_from]
         self._check_columns(learned)
         (place / "examples").mkdir()
@@ -51,7 +52,8 @@ class Transform(Step):
         output = tft.TFTransformOutput(str(place / "transform"))
         known = tables(declaration, output, kept["ids"])
         write_vocabularies(place / "vocabulary", declaration, output, known, kept["ids"])
-        missing = {f.path.step[0] for f in learned.features if _common(f).num_missing}
+        columns = features_of(learned).items()
+        missing = {name for name, feature in columns if common(feature).num_missing}
         features = describe(declaration, known, kept["lengths"], counts, missing)
         fingerprint = self._fingerprint(features, learned, place)
         dataclasses.replace(features, fingerprint=fingerprint).save(place)
@@ -61,16 +63,12 @@ class Transform(Step):
         self._copy(place)
         return {"examples": counts, "tables": {table.name: table.size for table in known}}
 
-    def _statistics(self) -> dict[str, statistics_pb2.DatasetFeatureStatistics]:
-        path = self.input(StatisticsStep.name) / FEATURE_STATS
-        found = statistics_pb2.DatasetFeatureStatisticsList.FromString(path.read_bytes())
-        return {dataset.name: dataset for dataset in found.datasets}
-
     def _check_columns(self, learned: statistics_pb2.DatasetFeatureStatistics) -> None:
         declaration = self.declaration
         columns = {name: name for name in Layout.of(declaration).inputs}
         columns |= {LABEL_PREFIX + n: f.column for n, f in declaration.labels.items()}
-        present = {f.path.step[0] for f in learned.features if _common(f).num_non_missing}
+        found = features_of(learned).items()
+        present = {name for name, feature in found if common(feature).num_non_missing}
         empty = [column for name, column in columns.items() if name not in present]
         if empty:
             named = ", ".join(map(repr, dict.fromkeys(empty)))
@@ -84,7 +82,7 @@ class Transform(Step):
                 shutil.copytree(ingested / part, place / part)
         shutil.copy(ingested / REPORT, place)
         (place / "statistics").mkdir()
-        shutil.copy(self.input(StatisticsStep.name) / FEATURE_STATS, place / "statistics")
+        shutil.copy(self.input(StatisticsStep.name) / FILE_NAME, place / "statistics")
         declared = self.declaration.data_set(exclude_unset=True)
         (place / "declaration.json").write_text(json.dumps(declared, indent=1) + "\n")
 
@@ -95,7 +93,8 @@ class Transform(Step):
         place: Path,
     ) -> str:
         """Digest of all that ids and numbers mean, and of the training examples themselves."""
-        ranges = {f.path.step[0]: [f.num_stats.min, f.num_stats.max] for f in learned.features}
+        columns = features_of(learned).items()
+        ranges = {name: [f.num_stats.min, f.num_stats.max] for name, f in columns}
         files = [*(place / "vocabulary").iterdir(), *(place / "examples").glob("train-*")]
         return digest_of_values([features.to_dict(), ranges, digest_of_files(files, place)])
 
@@ -107,7 +106,3 @@ class Transform(Step):
 
     def told(self, counts: dict[str, Any]) -> list[str]:
         return [f"{split_counts(counts['examples'])}; {self.output}"]
-
-
-def _common(feature: statistics_pb2.FeatureNameStatistics) -> statistics_pb2.CommonStatistics:
-    return getattr(feature, feature.WhichOneof("stats")).common_stats

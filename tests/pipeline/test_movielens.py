@@ -12,7 +12,7 @@ def test_the_command_says_what_it_did(movielens):
     output, said = movielens
     lines = [line.split(maxsplit=4) for line in said.splitlines()]
     assert [line[:2] for line in lines] == [
-        [step, "made"] for step in ("ingest", "statistics", "transform")
+        [step, "made"] for step in ("ingest", "statistics", "schema", "validation", "transform")
     ]
     counts = "train 79,748, validation 9,957, test 10,299"
     assert lines[0][4] == f"100,004 rows; {counts}"

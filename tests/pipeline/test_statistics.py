@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import pickle
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -12,25 +14,25 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tensorflow_metadata.proto.v0 import statistics_pb2
 
-from pipeline.statistics import Statistics, to_proto
+from pipeline.statistics import BUCKETS, Statistics, common
 from pipeline.writers import CountIds
 
 NUMBERS = st.lists(st.lists(st.sampled_from([0.0, 1.5, -2.0, math.nan]), max_size=3), max_size=9)
 TEXTS = st.lists(st.lists(st.sampled_from(["", "a", "bcd"]), max_size=3), max_size=9)
 
 
-def summary(parts: list[list[list[Any]]], kind: pa.DataType) -> Any:
+def summary(parts: list[Any], kind: pa.DataType) -> Any:
     """Statistics of one column that comes in several batches, on several workers."""
-    combine = Statistics()
+    combine = Statistics("train")
     accumulators = []
     for rows in parts:
         batch = pa.RecordBatch.from_arrays([pa.array(rows, pa.large_list(kind))], ["x"])
-        accumulators.append(combine.add_input(combine.create_accumulator(), batch))
+        added = combine.add_input(combine.create_accumulator(), batch)
+        accumulators.append(pickle.loads(pickle.dumps(added)))  # as it travels between workers
     merged = combine.merge_accumulators([combine.create_accumulator(), *accumulators])
-    written = to_proto({"train": combine.extract_output(merged)})
-    proto = statistics_pb2.DatasetFeatureStatisticsList.FromString(written)
-    assert proto.datasets[0].num_examples == sum(map(len, parts))
-    return proto.datasets[0].features[0]
+    proto = statistics_pb2.DatasetFeatureStatistics.FromString(combine.extract_output(merged))
+    assert proto.num_examples == sum(map(len, parts))
+    return proto.features[0]
 
 
 @given(NUMBERS, NUMBERS)
@@ -53,6 +55,9 @@ def test_texts(first: list[list[str]], second: list[list[str]]):
     check_counts(texts.common_stats, rows)
     lengths = [len(value) for row in rows for value in row]
     assert texts.avg_length == pytest.approx(np.mean(lengths) if lengths else 0)
+    counts = Counter(value for row in rows for value in row)
+    assert texts.unique == len(counts)
+    assert {entry.value: entry.frequency for entry in texts.top_values} == counts
 
 
 def check_counts(common: Any, rows: list[list[Any]]) -> None:
@@ -63,6 +68,57 @@ def check_counts(common: Any, rows: list[list[Any]]) -> None:
     assert common.min_num_values == min(counts, default=0)
     assert common.max_num_values == max(counts, default=0)
     assert common.avg_num_values == pytest.approx(np.mean(counts) if counts else 0)
+
+
+def test_quantiles_and_histograms():
+    """Of many numbers, some of them equal, in parts; within the sketch's error."""
+    rng = np.random.default_rng(0)
+    values = np.concatenate([rng.lognormal(size=50_000), np.zeros(5_000)]).astype(np.float32)
+    rng.shuffle(values)
+    parts = [part.reshape(-1, 1).tolist() for part in np.array_split(values, 7)]
+    found = summary(parts, pa.float32()).num_stats
+    assert found.median == pytest.approx(np.median(values), rel=0.02)
+    by_width, by_quantile = found.histograms
+    counts, edges = np.histogram(values, BUCKETS)
+    assert [b.low_value for b in by_width.buckets] == pytest.approx(edges[:-1], abs=1e-4)
+    sizes = [b.sample_count for b in by_width.buckets]
+    assert sizes == pytest.approx(counts, abs=0.003 * len(values))
+    assert sum(sizes) == pytest.approx(len(values), rel=1e-3)
+    ends = np.quantile(values, np.linspace(0, 1, BUCKETS + 1))
+    assert [b.high_value for b in by_quantile.buckets][:-1] == pytest.approx(ends[1:-1], rel=0.05)
+    assert by_quantile.buckets[-1].high_value == values.max()
+
+
+def test_large_numbers_close_to_one_another():
+    """Times in seconds: their squares have more digits than a float64."""
+    times = 1_700_000_000 + np.arange(1_000)
+    found = summary([times[:300, None].tolist(), times[300:, None].tolist()], pa.int64())
+    assert found.type == statistics_pb2.FeatureNameStatistics.INT
+    assert found.num_stats.std_dev == pytest.approx(times.std(), rel=1e-9)
+    assert found.num_stats.mean == pytest.approx(times.mean(), rel=1e-12)
+
+
+def test_many_texts_in_bounded_memory():
+    """The most frequent of a million distinct values, and about how many there are."""
+    rare = [[b"rare %d" % i] for i in range(100_000)]
+    parts = [[*rare[i::4], *[[b"often"]] * 3_000, *[[b"at times"]] * 2_000] for i in range(4)]
+    found = summary(parts, pa.large_binary()).string_stats
+    assert [entry.value for entry in found.top_values][:2] == ["often", "at times"]
+    assert found.unique == pytest.approx(100_002, rel=0.03)
+    assert len(found.top_values) <= 100
+
+
+def test_texts_that_are_no_text():
+    found = summary([[[b"\xff\xfe"], [b"x" * 5_000], [b"a"]]], pa.large_binary()).string_stats
+    values = {entry.value for entry in found.top_values}
+    assert values == {"__BYTES_VALUE__", "__LARGE_BYTES__", "a"}
+
+
+def test_lengths_of_lists():
+    lists = [[1.0] * n for n in (0, 1, 1, 2, 9)]
+    histogram = common(summary([lists], pa.float32())).num_values_histogram
+    assert (histogram.buckets[0].low_value, histogram.buckets[-1].high_value) == (1, 9)
+    assert sum(b.sample_count for b in histogram.buckets) == pytest.approx(4)
 
 
 @given(st.lists(st.lists(st.integers(0, 9), max_size=9), max_size=5))

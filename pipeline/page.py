@@ -1,0 +1,257 @@
+"""Statistics and anomalies as one HTML file, which needs nothing from elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from html import escape
+
+from tensorflow_metadata.proto.v0 import statistics_pb2
+
+from pipeline.statistics import Proto, common, features_of
+from pipeline.validation import Anomaly, DataSet
+from tfrec.features import LABEL_PREFIX
+
+SHOWN_VALUES = 8
+WIDTH, HEIGHT = 320, 90  # of a plot, in its own units
+
+
+def render(title: str, splits: Mapping[str, DataSet], anomalies: Iterable[Anomaly]) -> str:
+    """The page.
+
+    Args:
+        title: name of the data set.
+        splits: statistics by split, in the order in which they are shown.
+        anomalies: that were found.
+    """
+    by_split = {name: features_of(dataset) for name, dataset in splits.items()}
+    columns = list(dict.fromkeys(name for columns in by_split.values() for name in columns))
+    found = list(anomalies)
+    cards = "\n".join(_card(name, by_split, found) for name in columns)
+    legend = "".join(
+        f'<li><span class="dot s{i}"></span>{escape(name)} '
+        f"<b>{dataset.num_examples:,}</b> rows</li>"
+        for i, (name, dataset) in enumerate(splits.items())
+    )
+    return _PAGE.format(
+        title=escape(title), style=_STYLE, script=_SCRIPT, legend=legend,
+        columns=len(columns), anomalies=_anomalies(found), cards=cards,
+    )  # fmt: skip
+
+
+def _anomalies(found: list[Anomaly]) -> str:
+    if not found:
+        return '<p class="fine">No anomalies: the data are as the schema says.</p>'
+    rows = "".join(
+        f'<tr class="{"error" if a.error else "warning"}">'
+        f"<td>{'error' if a.error else 'warning'}</td><td>{escape(a.split)}</td>"
+        f"<td><b>{escape(a.column or 'all columns')}</b></td><td>{escape(a.reason)}</td>"
+        f"<td>{escape(a.remedy)}</td></tr>"
+        for a in found
+    )
+    head = "".join(f"<th>{name}</th>" for name in ("", "data", "column", "what", "remedy"))
+    return f'<div class="wide"><table class="anomalies"><tr>{head}</tr>{rows}</table></div>'
+
+
+def _card(name: str, by_split: Mapping[str, Mapping[str, Proto]], found: list[Anomaly]) -> str:
+    columns = {split: columns.get(name) for split, columns in by_split.items()}
+    present = [column for column in columns.values() if column is not None]
+    text = present[0].type == Proto.STRING
+    kind = "text" if text else "number"
+    if name.startswith(LABEL_PREFIX):
+        kind = "label"
+    lists = any(common(column).max_num_values > 1 for column in present)
+    odd = any(anomaly.column == name for anomaly in found)
+    plot = _top_values(columns) if text else _histogram(columns)
+    return (
+        f'<section class="card{" odd" if odd else ""}" data-name="{escape(name.lower())}" '
+        f'data-kind="{kind}" data-odd="{int(odd)}"><h3>{escape(name)} '
+        f"<small>{kind}{', lists' if lists else ''}</small></h3>{plot}"
+        f'<div class="wide">{_figures(columns)}</div></section>'
+    )
+
+
+def _figures(columns: Mapping[str, Proto | None]) -> str:
+    """A table with a column for each split."""
+    heads, figures = [], []
+    for index, (split, column) in enumerate(columns.items()):
+        if column is not None:
+            heads.append(f'<th><span class="dot s{index}"></span>{escape(split)}</th>')
+            own = _text(column) if column.type == Proto.STRING else _numbers(column)
+            if common(column).max_num_values > 1:
+                own["values per row"] = f"{common(column).avg_num_values:.1f}"
+            figures.append(own)
+    rows = []
+    for name in dict.fromkeys(name for own in figures for name in own):
+        cells = "".join(f"<td>{own.get(name, '')}</td>" for own in figures)
+        rows.append(f"<tr><th>{name}</th>{cells}</tr>")
+    return f"<table><tr><th></th>{''.join(heads)}</tr>{''.join(rows)}</table>"
+
+
+def _missing(column: Proto) -> str:
+    stats = common(column)
+    rows = stats.num_missing + stats.num_non_missing
+    return f"{stats.num_missing / rows:.1%}" if rows else "–"
+
+
+def _numbers(column: Proto) -> dict[str, str]:
+    stats, total = column.num_stats, common(column).tot_num_values
+    if not total:
+        return {"missing": _missing(column)}
+    figures = {"mean": stats.mean, "std": stats.std_dev, "min": stats.min}
+    figures |= {"median": stats.median, "max": stats.max}
+    shown = {name: _number(value) for name, value in figures.items()}
+    return {"missing": _missing(column), **shown, "zeros": f"{stats.num_zeros / total:.1%}"}
+
+
+def _text(column: Proto) -> dict[str, str]:
+    stats = column.string_stats
+    length = f"{stats.avg_length:.1f}"
+    return {"missing": _missing(column), "distinct": f"{stats.unique:,}", "mean length": length}
+
+
+def _number(value: float) -> str:
+    if value == int(value) and abs(value) < 1e15:
+        return f"{int(value):,}"
+    return f"{value:,.4g}" if abs(value) < 1e6 else f"{value:.4g}"
+
+
+def _histogram(columns: Mapping[str, Proto | None]) -> str:
+    """Steps of the share of values in buckets of equal width, a line for each split."""
+    lines = []
+    low = high = None
+    for index, column in enumerate(columns.values()):
+        histograms = column.num_stats.histograms if column is not None else ()
+        buckets = [b for h in histograms if h.type == statistics_pb2.Histogram.STANDARD
+                   for b in h.buckets]  # fmt: skip
+        if buckets:
+            lines.append((index, buckets))
+            low = buckets[0].low_value if low is None else min(low, buckets[0].low_value)
+            high = buckets[-1].high_value if high is None else max(high, buckets[-1].high_value)
+    if low is None or high is None:
+        return '<p class="none">no values</p>'
+    width = (high - low) or 1.0
+    shapes = []
+    for index, buckets in lines:
+        total = sum(bucket.sample_count for bucket in buckets) or 1.0
+        # Shares for a unit of width, so that splits with other ranges can be compared.
+        heights = [
+            bucket.sample_count / total / ((bucket.high_value - bucket.low_value) / width or 1.0)
+            for bucket in buckets
+        ]
+        shapes.append((index, buckets, heights))
+    tallest = max(height for _, _, heights in shapes for height in heights) or 1.0
+    paths = []
+    for index, buckets, heights in shapes:
+        points = [f"M{_x(buckets[0].low_value, low, width):.1f},{HEIGHT}"]
+        for bucket, height in zip(buckets, heights, strict=True):
+            y = HEIGHT - height / tallest * (HEIGHT - 4)
+            left, right = (_x(v, low, width) for v in (bucket.low_value, bucket.high_value))
+            points.append(f"V{y:.1f}H{max(right, left + 1):.1f}")
+        points.append(f"V{HEIGHT}")
+        paths.append(f'<path class="line s{index}" d="{"".join(points)}"/>')
+    return (
+        f'<svg viewBox="0 0 {WIDTH} {HEIGHT + 16}" role="img">{"".join(paths)}'
+        f'<line class="axis" x1="0" x2="{WIDTH}" y1="{HEIGHT}" y2="{HEIGHT}"/>'
+        f'<text x="0" y="{HEIGHT + 13}">{_number(low)}</text>'
+        f'<text x="{WIDTH}" y="{HEIGHT + 13}" text-anchor="end">{_number(high)}</text></svg>'
+    )
+
+
+def _x(value: float, low: float, width: float) -> float:
+    return (value - low) / width * WIDTH
+
+
+def _top_values(columns: Mapping[str, Proto | None]) -> str:
+    """Bars of the shares of the first split's most frequent values, a bar for each split."""
+    shares: list[dict[str, float]] = []
+    for column in columns.values():
+        total = common(column).tot_num_values if column is not None else 0
+        top = column.string_stats.top_values if column is not None else ()
+        shares.append({entry.value: entry.frequency / total for entry in top})
+    first = next((share for share in shares if share), {})
+    if not first:
+        return '<p class="none">no values</p>'
+    values = list(first)[:SHOWN_VALUES]
+    tallest = max(share.get(value, 0.0) for share in shares for value in values)
+    rows = []
+    for value in values:
+        bars = "".join(
+            f'<i class="bar s{index}" style="width:{share.get(value, 0.0) / tallest:.1%}"></i>'
+            for index, share in enumerate(shares)
+            if share
+        )
+        rows.append(
+            f'<tr><td class="value" title="{escape(value)}">{escape(value)}</td>'
+            f'<td class="bars">{bars}</td><td>{first[value]:.1%}</td></tr>'
+        )
+    return f'<table class="top">{"".join(rows)}</table>'
+
+
+_STYLE = """
+:root{color-scheme:light dark;--bg:#fbfbfa;--card:#fff;--ink:#1d2129;--soft:#667085;--rule:#e4e7ec;
+--bad:#b42318;--warn:#b54708;--good:#067647;--s0:#2f6fdb;--s1:#d9822b;--s2:#2e9e6b;--s3:#9b51b5;
+--s4:#b8860b}
+@media(prefers-color-scheme:dark){:root{--bg:#14171c;--card:#1c2128;--ink:#e6e9ee;--soft:#98a2b3;
+--rule:#303741;--bad:#ff8a80;--warn:#f5b061;--good:#5fd3a0;--s0:#6ea8ff;--s1:#f0a35a;--s2:#5fcf9d;
+--s3:#cf8be6;--s4:#e0bb4c}}
+*{box-sizing:border-box}
+body{margin:0;padding:24px;background:var(--bg);color:var(--ink);
+font:14px/1.45 system-ui,-apple-system,"Segoe UI",Roboto,sans-serif}
+main{max-width:1500px;margin:auto}
+h1{font-size:22px;margin:0 0 4px}h2{font-size:16px;margin:24px 0 8px}
+h3{font-size:14px;margin:0 0 8px;overflow-wrap:anywhere}
+small,th{font-weight:400;color:var(--soft)}
+ul.legend{list-style:none;display:flex;flex-wrap:wrap;gap:4px 20px;margin:0;padding:0}
+.dot{display:inline-block;width:9px;height:9px;border-radius:50%;margin-right:6px}
+.s0{--c:var(--s0)}.s1{--c:var(--s1)}.s2{--c:var(--s2)}.s3{--c:var(--s3)}.s4{--c:var(--s4)}
+.dot,.bar{background:var(--c)}
+.line{fill:none;stroke:var(--c);stroke-width:1.6}
+.axis{stroke:var(--rule)}svg{width:100%;display:block;margin-bottom:6px}
+svg text{fill:var(--soft);font-size:11px}
+.tools{position:sticky;top:0;z-index:1;background:var(--bg);padding:8px 0;display:flex;gap:8px;
+flex-wrap:wrap}
+input,select{font:inherit;color:inherit;background:var(--card);border:1px solid var(--rule);
+border-radius:6px;padding:6px 10px}
+input{flex:1;min-width:160px;max-width:360px}
+.grid{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(400px,100%),1fr));gap:14px}
+.card{background:var(--card);border:1px solid var(--rule);border-radius:10px;
+padding:14px;min-width:0}
+.card.odd{border-color:var(--warn)}
+.wide{overflow-x:auto}
+table{border-collapse:collapse;width:100%}
+td,th{text-align:right;padding:2px 6px;white-space:nowrap;font-variant-numeric:tabular-nums}
+td:first-child,th:first-child{text-align:left;padding-left:0}
+.anomalies td,.anomalies th{text-align:left;white-space:normal;border-top:1px solid var(--rule);
+padding:6px;vertical-align:top}
+.error td:first-child{color:var(--bad);font-weight:600}
+.warning td:first-child{color:var(--warn);font-weight:600}
+.fine{color:var(--good)}.none{color:var(--soft)}
+.top{table-layout:fixed;margin-bottom:6px}.top td:last-child{width:56px}
+.value{width:34%;overflow:hidden;text-overflow:ellipsis}
+.bars{width:auto}.bar{display:block;height:4px;border-radius:2px;margin:1px 0;min-width:1px}
+"""
+
+_SCRIPT = """
+const find=document.getElementById('find'),kind=document.getElementById('kind');
+const cards=[...document.querySelectorAll('.card')];
+function show(){const q=find.value.toLowerCase(),k=kind.value;for(const c of cards){
+const d=c.dataset;c.hidden=!(d.name.includes(q)&&(!k||d.kind===k||(k==='odd'&&d.odd==='1')));}}
+find.addEventListener('input',show);kind.addEventListener('change',show);
+"""
+
+_PAGE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8">
+<meta name="viewport" content="width=device-width,initial-scale=1">
+<title>{title}: statistics</title><style>{style}</style></head>
+<body><main>
+<h1>{title}</h1><ul class="legend">{legend}</ul>
+<h2>Anomalies</h2>{anomalies}
+<h2>{columns} columns</h2>
+<div class="tools"><input id="find" type="search" placeholder="Find a column" aria-label="Find">
+<select id="kind" aria-label="Kind"><option value="">all kinds</option><option>number</option>
+<option>text</option><option>label</option><option value="odd">with anomalies</option></select>
+</div>
+<div class="grid">
+{cards}
+</div></main><script>{script}</script></body></html>
+"""
