@@ -150,9 +150,10 @@ class ValidationStep(Step):
         anomalies = validation.validate(
             found[learned], allowed, previous=before.get(learned), serving=found.get(SERVING)
         )
-        for name in [name for name in found if name != learned]:
-            environment = schema.SERVING if name == SERVING else schema.TRAINING
-            anomalies += validation.validate(found[name], allowed, environment=environment)
+        for name, dataset in found.items():
+            if name not in (learned, "train"):  # sequences are training events once more
+                environment = schema.SERVING if name == SERVING else schema.TRAINING
+                anomalies += validation.validate(dataset, allowed, environment=environment)
         text = text_format.MessageToString(validation.to_proto(anomalies, allowed), as_utf8=True)
         (place / ANOMALIES).write_text(text, encoding="utf-8")
         html = page.render(declaration.name, found, anomalies)
@@ -167,13 +168,14 @@ class ValidationStep(Step):
         if not errors or self.declaration.validation.on_anomaly == "warn":
             return None
         return (
-            f"{len(errors)} anomalies are errors, such as {errors[0].removeprefix('error: ')}; "
-            f"see {self.output / PAGE}, or go on with --on-anomaly warn"
+            f"anomalies that are errors: {len(errors)}, such as "
+            f"{errors[0].removeprefix('error: ')}; all are in {self.output / PAGE}; "
+            "--on-anomaly warn goes on all the same"
         )
 
     def told(self, counts: dict[str, Any]) -> list[str]:
-        number = len(counts["anomalies"]) or "no"
-        return [f"{number} anomalies; {self.output / PAGE}", *counts["anomalies"]]
+        number = len(counts["anomalies"])
+        return [f"anomalies: {number}; {self.output / PAGE}", *counts["anomalies"]]
 
 
 class _ReadRequests(beam.PTransform):

@@ -11,6 +11,8 @@ import pytest
 import tensorflow as tf
 from apache_beam.options.pipeline_options import PipelineOptions
 from click.testing import CliRunner
+from google.protobuf import text_format
+from tensorflow_metadata.proto.v0 import anomalies_pb2
 
 from pipeline.__main__ import main
 from pipeline.declaration import Declaration
@@ -125,6 +127,69 @@ def test_what_a_killed_run_has_left_goes(made):
     (root / "ingest").rename(root / ".ingest.old.making")  # killed between two renames
     assert states(declaration, root, until="ingest") == {"ingest": "kept"}
     assert not list(root.glob(".*"))
+
+
+def test_data_that_are_not_as_the_schema_says(made, tmp_path: Path):
+    """They stop the run, until the schema allows them or the user does."""
+    declaration, _ = made
+    root = tmp_path / "out"
+    rows = shop.events()
+    path = Path(shop.write_csv(rows, tmp_path / "e.csv"))
+    declaration = with_blocks(declaration, source={"format": "csv", "path": str(path)})
+    states(declaration, root, until="validation")
+    shop.write_csv([{**row, "device": "watch"} for row in rows], path)
+    for _ in range(2):  # that it has been looked at before does not let it pass
+        with pytest.raises(UserError, match=r"errors: 3.*'device' of train: 100\.00% of.*'watch'"):
+            states(declaration, root, until="validation")
+    anomalies = text_format.Parse(
+        (root / "validation" / "anomalies.pbtxt").read_text(), anomalies_pb2.Anomalies()
+    )
+    assert list(anomalies.anomaly_info) == ["device"]
+    assert "watch" in (root / "validation" / "statistics.html").read_text()
+    warn = with_blocks(declaration, validation={"on_anomaly": "warn"})
+    assert states(warn, root, until="validation")["validation"] == "kept"
+    schema = root / "schema" / "schema.pbtxt"
+    schema.write_text(schema.read_text().replace('value: "phone"', 'value: "phone" value: "watch"'))
+    found = states(declaration, root, until="validation", force=True)
+    assert found == {
+        "ingest": "made", "statistics": "made", "schema": "kept", "validation": "made"
+    }  # fmt: skip
+    kept = tmp_path / "kept.pbtxt"
+    kept.write_text(schema.read_text().replace('value: "watch"', ""))
+    given = with_blocks(declaration, validation={"schema_file": str(kept)})
+    with pytest.raises(UserError, match="'watch'"):
+        states(given, root, until="validation")
+
+
+def test_drift_and_skew(made, tmp_path: Path):
+    """From yesterday's run, and against requests without labels and histories."""
+    declaration, root = made
+    rows = [{**row, "device": "desktop"} for row in shop.events()]
+    source = {"format": "csv", "path": shop.write_csv(rows, tmp_path / "today.csv")}
+    drifting = with_blocks(declaration, source=source, validation={"previous": str(root)})
+    with pytest.raises(UserError, match="'device' of train: drift from the data before: L-inf"):
+        states(drifting, tmp_path / "out", until="validation")
+    served = (
+        "user",
+        "item",
+        "time",
+        "age",
+        "favourite",
+        "zip",
+        "genres",
+        "brand",
+        "price",
+        "device",
+    )
+    requests = [{name: row[name] for name in served} for row in rows]
+    path = shop.write_csv(requests, tmp_path / "requests.csv")
+    skewed = with_blocks(declaration, validation={"serving": path})
+    with pytest.raises(UserError, match="'device' of train: skew from serving: L-infinity"):
+        states(skewed, root, until="validation")
+    lost = with_blocks(declaration, validation={"previous": str(tmp_path)})
+    with pytest.raises(UserError, match=r"validation.previous: .* has no statistics"):
+        states(lost, root, until="validation")
+    states(declaration, root)
 
 
 TRAIN = {
