@@ -94,7 +94,10 @@ def youtube_dnn(model: Any, inputs: Arrays) -> Any:
         inputs = {**inputs, model.example_age: np.zeros_like(inputs[model.example_age])}
     ids = items_of(model, inputs)["item"]
     v = reference.looked_up(model.vectors.table.numpy(), ids)
-    return product(model, tower(model.user, inputs), v)
+    scores = product(model, tower(model.user, inputs), v)
+    if model.bias is None:
+        return scores
+    return scores + reference.looked_up(model.bias.table.numpy(), ids)[:, 0]
 
 
 _TOWERS: dict[str, Any] = {"dim": 4, "hidden": [16], "output": 8, "dropout": 0.0}
@@ -131,6 +134,6 @@ RETRIEVAL_CASES: dict[str, Case] = {
         history_kind,
         _NO_HISTORY,
         history=True,
-        variants=({"example_age": "age"}, {"user_id": True}, *_OF_TOWERS),
+        variants=({"example_age": "age"}, {"user_id": True}, {"bias": False}, *_OF_TOWERS),
     ),
 }

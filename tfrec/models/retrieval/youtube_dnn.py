@@ -18,11 +18,11 @@ from tfrec.models.retrieval.base import OF_UNIT_VECTORS, RetrievalModel
 
 @keras.utils.register_keras_serializable("tfrec")
 class YouTubeDNN(RetrievalModel):
-    """P(item | user) = softmax ⟨u, v⟩, with u an MLP of the histories' means and other fields.
+    """P(item | user) = softmax (⟨u, v⟩ + b), u an MLP of the histories' means and other fields.
 
     A history is the mean of its events' vectors; beside it stand the fields of the user and of the
     context. The user's id is none of them unless asked for: users are what they took, so that new
-    ones are as well known as old ones. The v are vectors of the softmax's own.
+    ones are as well known as old ones. The v and b are the softmax's own.
 
     A history without times holds all events of the user but the example's own, whose item is then
     the one that is missing from it; `event_dropout` makes others missing too.
@@ -38,6 +38,7 @@ class YouTubeDNN(RetrievalModel):
         activation: of the MLP.
         dropout: after each of its layers.
         event_dropout: share of the events that training leaves out of the histories.
+        bias: whether items have a bias.
         normalise: divide u and v by their lengths.
         stddev: of the initial vectors.
         user_id: whether the user's id is a field too.
@@ -63,6 +64,7 @@ class YouTubeDNN(RetrievalModel):
         activation: Activation = "relu",
         dropout: Share = 0.0,
         event_dropout: Share = 0.5,
+        bias: bool = True,
         normalise: bool = True,
         stddev: float = 0.1,
         user_id: bool = False,
@@ -76,7 +78,9 @@ class YouTubeDNN(RetrievalModel):
         fields = tuple(f for f in known if user_id or f.name != features.user_id)
         events = [f for history in features.histories for f in history.features]
         tables = embedding_tables(features, (*fields, *events), dim, stddev)
-        self.vectors = Embedding(features.table(self.item_id.table).size, output, stddev)
+        size = features.table(self.item_id.table).size
+        self.vectors = Embedding(size, output, stddev)
+        self.bias = Embedding(size, 1, 0.0) if bias else None
         mlp = MLP(hidden, activation, dropout, output=output)
         self.user = Tower(fields, features.histories, tables, mlp, event_dropout)
         self.normalise, self.example_age = normalise, example_age
@@ -85,8 +89,13 @@ class YouTubeDNN(RetrievalModel):
         if self.example_age and not training:
             age = tf.zeros_like(inputs[self.example_age])
             inputs = {**inputs, self.example_age: age}
-        return self.scaled(self.user(inputs, training=training))
+        users = self.scaled(self.user(inputs, training=training))
+        return tf.concat([users, tf.ones_like(users[:, :1])], axis=1) if self.bias else users
 
     def items(self, inputs: Inputs, training: bool | None = None) -> tf.Tensor:
         del training
-        return self.scaled(self.vectors(inputs[self.item_id.name]))
+        ids = inputs[self.item_id.name]
+        items = self.scaled(self.vectors(ids))
+        if self.bias is None:
+            return items
+        return tf.concat([items, tf.cast(self.bias(ids), items.dtype)], axis=1)
