@@ -70,7 +70,7 @@ def _check_histories(declaration: Declaration) -> None:
                 near = nearest(feature, declaration.features)
                 raise UserError(f"{path}.features: no feature {feature!r}{near}")
         first = declaration.features[history.features[0]]
-        if first.kind != "category" or first.separator:
+        if first.kind != "category" or first.many:
             raise UserError(
                 f"{path}.features: the first one has to be the item's id, a category with one "
                 f"value, not {history.features[0]!r}"
@@ -119,7 +119,7 @@ def _check_tables(declaration: Declaration) -> None:
     sharing: dict[str, tuple[str, FeatureDeclaration]] = {}
     keys = ("min_count", "top_k", "oov_buckets", "hash_buckets")
     for name, feature in declaration.features.items():
-        if feature.kind != "category":
+        if not feature.tokens:
             continue
         table = declaration.vocabulary(name)
         first_name, first = sharing.setdefault(table, (name, feature))
@@ -149,7 +149,7 @@ def _check_names(declaration: Declaration) -> None:
         (name, "a table of its own") for name, f in declaration.features.items() if f.own_table
     ]
     tables += [(cross.name, "a cross") for cross in declaration.crosses]
-    categories = [name for name, f in declaration.features.items() if f.kind == "category"]
+    categories = [name for name, f in declaration.features.items() if f.tokens]
     vocabularies = dict.fromkeys(declaration.vocabulary(name) for name in categories)
     _check_unique([*tables, *((name, "a vocabulary") for name in vocabularies)])
     # They become names of files and of the transform's parts.
@@ -162,7 +162,7 @@ def _check_columns(declaration: Declaration) -> None:
     """One column has one type, whatever it is used for."""
     uses = []
     for name, feature in declaration.features.items():
-        what = "text" if feature.kind == "category" else "a number"
+        what = "text" if feature.tokens else "a number"
         if (declaration.column(name), what) != (
             declaration.time,
             "a number",

@@ -67,14 +67,15 @@ class FeatureDeclaration(Strict):
     """One feature of an example.
 
     Attributes:
-        kind: `category` (ids by a vocabulary of the training split, or by hash), `number`
-            (float32, normalised), `buckets` (a number cut at quantiles of the training split),
+        kind: `category` (ids by a vocabulary of the training split, or by hash), `text` (its
+            words, in lower case, as a category with many values), `number` (float32, normalised),
+            `buckets` (a number cut at quantiles of the training split),
             `hour` (of the day) or `weekday` (from Monday) of the data set's time, in UTC.
         role: whom it describes: `user`, `item` or `context`.
         column: raw column; the feature's own name unless given.
         separator: between the values of a category that may have many, such as `|`.
-        length: most values kept of a category that may have many; the longest seen in the
-            training split unless given.
+        length: most values kept, the first ones, of a category that may have many; the longest
+            seen in the training split unless given.
         min_count: events a value needs to get an id of its own.
         top_k: most values that get an id of their own.
         oov_buckets: ids shared, by hash, by all other values.
@@ -88,7 +89,7 @@ class FeatureDeclaration(Strict):
             is padding (a zero vector), and a missing number is 0 after its normalisation.
     """
 
-    kind: Literal["category", "number", "buckets", "hour", "weekday"]
+    kind: Literal["category", "text", "number", "buckets", "hour", "weekday"]
     role: Role
     column: str | None = None
     separator: Annotated[str, Field(min_length=1)] | None = None
@@ -104,18 +105,20 @@ class FeatureDeclaration(Strict):
 
     @model_validator(mode="after")
     def _fits_kind(self) -> FeatureDeclaration:
-        of_category = ("separator", "length", "min_count", "top_k", "oov_buckets", "hash_buckets")
-        belongs = {
-            **dict.fromkeys((*of_category, "vocabulary"), "category"),
-            "normalise": "number",
-            "buckets": "buckets",
+        of_ids = ("length", "min_count", "top_k", "oov_buckets", "hash_buckets", "vocabulary")
+        belongs: dict[str, tuple[str, ...]] = {
+            **dict.fromkeys(of_ids, ("category", "text")),
+            "separator": ("category",),
+            "normalise": ("number",),
+            "buckets": ("buckets",),
         }
         for key in sorted(self.model_fields_set & belongs.keys()):
-            if belongs[key] != self.kind:
-                raise ValueError(f"`{key}` belongs to kind {belongs[key]}, not {self.kind}")
+            if self.kind not in belongs[key]:
+                kinds = " or ".join(belongs[key])
+                raise ValueError(f"`{key}` belongs to kind {kinds}, not {self.kind}")
         if self.kind == "buckets" and self.buckets is None:
             raise ValueError("kind buckets needs `buckets`: how many")
-        if self.length and not self.separator:
+        if self.length and not self.many:
             raise ValueError("`length` needs a `separator`: it is for categories with many values")
         if self.hash_buckets and self.model_fields_set & {"min_count", "top_k", "oov_buckets"}:
             raise ValueError(
@@ -123,9 +126,19 @@ class FeatureDeclaration(Strict):
             )
         if self.fill is not None and (self.clock or self.normalise == "is_missing"):
             raise ValueError("`fill` leaves nothing missing: it does not belong here")
-        if isinstance(self.fill, str) and self.kind != "category":
+        if isinstance(self.fill, str) and not self.tokens:
             raise ValueError(f"`fill` of kind {self.kind} is a number")
         return self
+
+    @property
+    def tokens(self) -> bool:
+        """Whether its values are texts that have ids."""
+        return self.kind in ("category", "text")
+
+    @property
+    def many(self) -> bool:
+        """Whether an event may have many values of it."""
+        return self.separator is not None or self.kind == "text"
 
     @property
     def clock(self) -> int | None:
@@ -135,7 +148,7 @@ class FeatureDeclaration(Strict):
     @property
     def own_table(self) -> bool:
         """Whether its ids are its own, and no vocabulary's."""
-        return self.kind not in ("category", "number")
+        return not self.tokens and self.kind != "number"
 
 
 class LabelDeclaration(Strict):

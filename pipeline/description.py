@@ -70,7 +70,7 @@ def describe(
     """
 
     def length(name: str) -> int | None:
-        if not declaration.features[name].separator:
+        if not declaration.features[name].many:
             return None
         return declaration.features[name].length or max(lengths[name], 1)
 
@@ -140,7 +140,7 @@ def packed_fields(declaration: Declaration) -> dict[str, list[str]]:
     """Names in `Features.packed`, known before the tables are."""
     packed: dict[str, list[str]] = {}
     for name, feature in declaration.features.items():
-        if not feature.separator:
+        if not feature.many:
             key = NUMBERS if feature.kind == "number" else IDS
             packed.setdefault(key, []).append(name)
     return packed

@@ -61,7 +61,7 @@ class Layout:
         separators = {}
         for name, feature in declaration.features.items():
             column = declaration.column(name)
-            types[column] = "string" if feature.kind == "category" else "number"
+            types[column] = "string" if feature.tokens else "number"
             if feature.separator:
                 separators[column] = feature.separator
         inputs = tuple(types)

@@ -131,7 +131,7 @@ def raw_spec(declaration: Declaration) -> dict[str, Any]:
 
 def _depths(declaration: Declaration) -> dict[str, int]:
     """Features with lists of values, and how deep in the transformed batch they are."""
-    depths = {name: 0 for name, feature in declaration.features.items() if feature.separator}
+    depths = {name: 0 for name, feature in declaration.features.items() if feature.many}
     depths.update({cross.name: 0 for cross in declaration.crosses})
     return depths
 

@@ -126,7 +126,7 @@ def _of_feature(name: str, feature: FeatureDeclaration, profile: Profile) -> lis
         found.append(
             Finding(False, f"{where}: {share} of the values are missing", "has it a `fill`?")
         )
-    if feature.kind == "category":
+    if feature.tokens:
         found += _of_category(where, feature, profile)
     elif profile.milliseconds:
         what = f"{where}: looks like milliseconds since 1970"
@@ -135,6 +135,8 @@ def _of_feature(name: str, feature: FeatureDeclaration, profile: Profile) -> lis
 
 
 def _of_category(where: str, feature: FeatureDeclaration, profile: Profile) -> list[Finding]:
+    if feature.kind == "text":
+        return []  # hardly any comes again as a whole
     found = []
     if feature.separator is None and profile.separator:
         what = f"{where}: values look like lists, separated by {profile.separator!r}"

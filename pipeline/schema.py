@@ -35,7 +35,7 @@ def infer(
         declaration: of the data set.
     """
     schema = schema_pb2.Schema(default_environment=[TRAINING, SERVING])
-    separated = {declaration.column(n) for n, f in declaration.features.items() if f.separator}
+    separated = {declaration.column(n) for n, f in declaration.features.items() if f.many}
     binary = {LABEL_PREFIX + n for n, f in declaration.labels.items() if f.task == "binary"}
     histories = tuple(f"{name}_" for name in declaration.histories)
     keys = {declaration.user, declaration.item, declaration.time}

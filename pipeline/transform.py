@@ -63,18 +63,20 @@ class _Lookups:
         feature = self.declaration.features[name]
         column = self.declaration.column(name)
         raw = self.inputs[f"{history}_{column}" if history else column]
-        if feature.kind != "category":
+        if not feature.tokens:
             return _map_flat(lambda values: _filled(tf.cast(values, tf.float64), feature), raw)
         raw = _map_flat(lambda values: _token(values, feature), raw)
-        if not feature.separator:
+        if not feature.many:
             return raw
+        if feature.kind == "text":
+            return tf.strings.split(_map_flat(_words, raw))
         values = _map_flat(tf.strings.strip, tf.strings.split(raw, feature.separator))
         return tf.ragged.boolean_mask(values, values != "")
 
     def _vocabularies(self) -> dict[str, Any]:
         by_table: dict[str, list[str]] = {}
         for name, feature in self.declaration.features.items():
-            if feature.kind == "category" and not feature.hash_buckets:
+            if feature.tokens and not feature.hash_buckets:
                 by_table.setdefault(self.declaration.vocabulary(name), []).append(name)
         vocabularies = {}
         for table, names in by_table.items():
@@ -93,7 +95,7 @@ class _Lookups:
         """Output of a feature, or of its repetition in a history."""
         feature = self.declaration.features[name]
         raw = self._raw(name, history)
-        if feature.kind == "category":
+        if feature.tokens:
             return _map_flat(lambda tokens: self._ids(name, feature, tokens), raw)
         if feature.clock:
             return _map_flat(lambda seconds: _clock_ids(feature, seconds), raw)
@@ -130,6 +132,11 @@ def _token(values: tf.Tensor, feature: FeatureDeclaration) -> tf.Tensor:
     if feature.fill is None:
         return values
     return tf.where(values == "", str(feature.fill), values)
+
+
+def _words(values: tf.Tensor) -> tf.Tensor:
+    """Words in lower case between single spaces; what is neither letter nor digit separates."""
+    return tf.strings.regex_replace(tf.strings.lower(values, "utf-8"), r"[^\pL\pN]+", " ")
 
 
 def _filled(values: tf.Tensor, feature: FeatureDeclaration) -> tf.Tensor:

@@ -34,7 +34,7 @@ def tables(
             found[name] = Table(name, feature.clock or feature.buckets or 0)
         elif feature.hash_buckets:
             found[table] = Table(table, feature.hash_buckets)
-        elif feature.kind == "category":
+        elif feature.tokens:
             size = output.vocabulary_size_by_name(table)
             if not ids[table][1 : size + 1].any():
                 raise UserError(
@@ -71,7 +71,7 @@ def write_vocabularies(
     learned = {
         declaration.vocabulary(name)
         for name, feature in declaration.features.items()
-        if feature.kind == "category" and not feature.hash_buckets
+        if feature.tokens and not feature.hash_buckets
     }
     for table in tables:
         if table.name not in ids:
