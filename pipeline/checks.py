@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 
-from pipeline.declaration import Declaration, FeatureDeclaration
+from pipeline.blocks import FeatureDeclaration
+from pipeline.declaration import Declaration
 from tfrec.strict import UserError, nearest
 
 
@@ -33,6 +34,7 @@ def check(declaration: Declaration, where: str) -> None:
         _check_split(declaration)
         _check_histories(declaration)
         _check_examples(declaration)
+        _check_negatives(declaration)
         _check_clocks(declaration)
         _check_tables(declaration)
         _check_names(declaration)
@@ -102,6 +104,21 @@ def _check_examples(declaration: Declaration) -> None:
         raise UserError("examples: sequences need a history, of the events before the newest")
 
 
+def _check_negatives(declaration: Declaration) -> None:
+    if not declaration.negatives:
+        return
+    for key in ("user", "item"):
+        if getattr(declaration, key) is None:
+            raise UserError(f"negatives: need {key!r}: its column")
+    if declaration.labels:
+        raise UserError(
+            "negatives: are for data of positive events, and `labels` tell which these are; leave "
+            "one of the two out"
+        )
+    if declaration.examples == "sequences":
+        raise UserError("negatives: models of sequences draw their own; leave one of the two out")
+
+
 def _check_clocks(declaration: Declaration) -> None:
     for name, feature in declaration.features.items():
         if not feature.clock:
@@ -141,7 +158,7 @@ def _check_tables(declaration: Declaration) -> None:
 
 def _check_names(declaration: Declaration) -> None:
     features = [(name, "a feature") for name in declaration.features]
-    features += [(name, "a label") for name in declaration.labels]
+    features += [(name, "a label") for name in declaration.tasks]
     features += [(name, "a history's feature") for name, _ in declaration.history_features()]
     features += [(cross.name, "a cross") for cross in declaration.crosses]
     _check_unique(features)

@@ -12,7 +12,8 @@ import pyarrow as pa
 from google.protobuf import text_format
 
 from pipeline import page, schema, statistics, validation
-from pipeline.declaration import Declaration, SplitDeclaration
+from pipeline.blocks import SplitDeclaration
+from pipeline.declaration import Declaration
 from pipeline.events import REJECTED, ParseEvents
 from pipeline.graph import Keep, run_graph
 from pipeline.ingest import Ingest, ReadExamples, example_schema

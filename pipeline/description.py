@@ -121,7 +121,7 @@ def describe(
         name=declaration.name,
         features=tuple(fields.values()),
         tables=tuple(tables),
-        labels=tuple(Label(name, label.task) for name, label in declaration.labels.items()),
+        labels=tuple(Label(name, task) for name, task in declaration.tasks.items()),
         columns=raw_columns(declaration, missing),
         crosses=crosses,
         histories=tuple(histories),

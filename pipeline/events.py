@@ -80,7 +80,7 @@ class Layout:
         }  # fmt: skip
         return cls(
             inputs,
-            tuple(declaration.labels),
+            tuple(declaration.tasks),
             tuple(declaration.show),
             types,
             separators,
@@ -100,6 +100,7 @@ class ParseEvents(beam.DoFn):
         super().__init__()
         self.labels = declaration.labels
         self.weight = declaration.weight
+        self.positive = declaration.negatives.label if declaration.negatives else None
         self.layout = Layout.of(declaration)
 
     def process(self, element: Batch) -> Iterator[Any]:
@@ -165,6 +166,8 @@ class ParseEvents(beam.DoFn):
                 )
                 reject(odd, f"label {name!r}: neither 0 nor 1 (set at_least)", values)
             columns[f"label:{name}"] = values
+        if self.positive:
+            columns[f"label:{self.positive}"] = pa.repeat(pa.scalar(1, pa.float32()), raw.num_rows)
         for reason, count in rejected.items():
             yield beam.pvalue.TaggedOutput(REJECTED, (reason, (count, examples[reason])))
         yield split, pa.RecordBatch.from_pydict(columns).filter(keep)

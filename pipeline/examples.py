@@ -17,14 +17,15 @@ import pyarrow as pa
 from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils.windowed_value import WindowedValue
 
-from pipeline.declaration import TRAIN_EVENTS, Declaration, SplitDeclaration
+from pipeline.blocks import SplitDeclaration
+from pipeline.declaration import TRAIN_EVENTS, Declaration
 from pipeline.events import Layout
+from pipeline.negatives import CountItems, Event, Item, ItemColumns, Sampler
 from pipeline.progress import advance
 from tfrec.features import LABEL_PREFIX, SPLITS, WEIGHT
 
 ROWS_PER_BATCH = 1_000
 
-Event = tuple[Any, ...]  # (given split, *columns of the parsed batch)
 Example = tuple[Event, list[list[Event]]]  # an event and its histories
 
 
@@ -56,7 +57,8 @@ class ExamplesBySplit(beam.PTransform):
                 | "quantiles" >> beam.ApproximateQuantiles.Globally(num_quantiles=1001)
                 | "cuts" >> beam.Map(_cut_times, split.cuts)
             )
-        if declaration.histories or (split and split.kind in ("user_time", "leave_one_out")):
+        by_user = declaration.histories or declaration.negatives
+        if by_user or (split and split.kind in ("user_time", "leave_one_out")):
             user = 1 + list(layout.types).index(declaration.user or "")
             groups = (
                 rows
@@ -66,9 +68,16 @@ class ExamplesBySplit(beam.PTransform):
             )
         else:
             groups = batches | "each batch" >> beam.Map(lambda batch: list(_rows(batch)))
-        examples = groups | "examples" >> beam.ParDo(MakeExamples(declaration), cuts).with_outputs(
-            *declaration.outputs
-        )
+        items: Any = None
+        if declaration.negatives:
+            items = beam.pvalue.AsList(
+                groups
+                | "items of training" >> beam.ParDo(TrainingItems(declaration), cuts)
+                | "count items" >> beam.CombinePerKey(CountItems())
+                | "as items" >> beam.MapTuple(lambda key, found: (key, *found))
+            )
+        make = beam.ParDo(MakeExamples(declaration), cuts, items)
+        examples = groups | "examples" >> make.with_outputs(*declaration.outputs)
         return {name: examples[name] for name in declaration.outputs}
 
 
@@ -143,6 +152,9 @@ class MakeExamples(beam.DoFn):
             self.scalars.append((WEIGHT, at(declaration.weight), pa.float32()))
         for key, keyed in layout.keys.items():
             self.scalars.append((key, at(keyed), _TYPES[layout.types[keyed]]))
+        self.sampler: Sampler | None = None  # made of all items when the first events come
+        if declaration.negatives:
+            self.items = ItemColumns(declaration)
         self.histories = []
         for name, history in declaration.histories.items():
             columns = dict.fromkeys(declaration.column(feature) for feature in history.features)
@@ -160,12 +172,16 @@ class MakeExamples(beam.DoFn):
     def start_bundle(self) -> None:
         self.buffers: dict[str, list[Example]] = {name: [] for name in self.declaration.outputs}
 
-    def process(self, events: Iterable[Event], cuts: tuple[int, ...] | None) -> Iterator[Any]:
-        rows = list(events)
-        if self.time is not None:
-            time = self.time
-            rows.sort(key=lambda row: (row[time], repr(row)))
-        for output, example in self._examples(rows, self._splits(rows, cuts)):
+    def process(
+        self, events: Iterable[Event], cuts: tuple[int, ...] | None, items: list[Item] | None
+    ) -> Iterator[Any]:
+        if items is not None and self.sampler is None:
+            drawn = self.declaration.negatives
+            assert drawn
+            popular = drawn.by == "popularity"
+            self.sampler = Sampler(items, drawn.per_positive, popular, drawn.seed)
+        rows = self.sorted(events)
+        for output, example in self._with_negatives(rows, self.splits(rows, cuts)):
             buffer = self.buffers[output]
             buffer.append(example)
             if len(buffer) >= ROWS_PER_BATCH:
@@ -177,7 +193,30 @@ class MakeExamples(beam.DoFn):
                 value = WindowedValue(self._batch(output), 0, [GlobalWindow()])
                 yield beam.pvalue.TaggedOutput(output, value)
 
-    def _splits(self, rows: list[Event], cuts: tuple[int, ...] | None) -> list[str]:
+    def sorted(self, events: Iterable[Event]) -> list[Event]:
+        """Events of a group in order of time."""
+        rows = list(events)
+        if self.time is not None:
+            time = self.time
+            rows.sort(key=lambda row: (row[time], repr(row)))
+        return rows
+
+    def _with_negatives(
+        self, rows: list[Event], splits: list[str]
+    ) -> Iterator[tuple[str, Example]]:
+        """All examples; where there are negatives, training events are in two outputs."""
+        if self.sampler is None:
+            yield from self._examples(rows, splits)
+            return
+        own = {row[self.items.item] for row in rows}
+        for split, (event, histories) in self._examples(rows, splits):
+            yield split, (event, histories)
+            if split == "train":
+                yield TRAIN_EVENTS, (event, histories)
+            for item in self.sampler.draw(event, own):
+                yield split, (self.items.negative(event, item), histories)
+
+    def splits(self, rows: list[Event], cuts: tuple[int, ...] | None) -> list[str]:
         split = self.declaration.split
         if split is None:
             return [row[0] for row in rows]
@@ -243,6 +282,20 @@ class MakeExamples(beam.DoFn):
                 arrays.append(pa.array(lists, pa.large_list(kind)))
                 names.append(name)
         return pa.RecordBatch.from_arrays(arrays, names)
+
+
+class TrainingItems(beam.DoFn):
+    """What the training events of a group say of their items, see `ItemColumns.described`."""
+
+    def __init__(self, declaration: Declaration) -> None:
+        super().__init__()
+        self.make, self.items = MakeExamples(declaration), ItemColumns(declaration)
+
+    def process(self, events: Iterable[Event], cuts: tuple[int, ...] | None) -> Iterator[Any]:
+        rows = self.make.sorted(events)
+        for row, split in zip(rows, self.make.splits(rows, cuts), strict=True):
+            if split == "train":
+                yield self.items.described(row)
 
 
 _TYPES = {"string": pa.large_binary(), "number": pa.float32(), "time": pa.int64()}

@@ -9,6 +9,7 @@ from typing import Any
 
 import apache_beam as beam
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from apache_beam.io.parquetio import WriteToParquetBatched
 
@@ -48,7 +49,10 @@ class Ingest(Step):
         """All but what a later step does with the columns."""
         declaration, layout = self.declaration, Layout.of(self.declaration)
         whole = declaration.model_dump(mode="json")
-        blocks = ("source", "user", "item", "time", "weight", "labels", "split", "examples", "show")
+        blocks = (
+            "source", "user", "item", "time", "weight", "labels", "negatives", "split", "examples",
+            "show",
+        )  # fmt: skip
         return [
             {block: whole[block] for block in blocks},
             [layout.inputs, layout.types, layout.separators],
@@ -99,9 +103,11 @@ class Ingest(Step):
 
     def _interactions(self, outputs: dict[str, beam.PCollection], place: Path) -> None:
         """One row per event: its user, item, time and split."""
+        negatives = self.declaration.negatives
+        drawn = LABEL_PREFIX + negatives.label if negatives else None
         events = {**outputs, "train": outputs[self.declaration.learned_from]}
         tables = [
-            events[split] | f"{split} interactions" >> beam.Map(_interaction_rows, split)
+            events[split] | f"{split} interactions" >> beam.Map(_interaction_rows, split, drawn)
             for split in self.declaration.given_splits
         ]
         keys = Layout.of(self.declaration).keys
@@ -212,7 +218,9 @@ def _sum_rejected(values: Any) -> tuple[int, str]:
     return sum(counts), min(examples)
 
 
-def _interaction_rows(batch: pa.RecordBatch, split: str) -> pa.Table:
+def _interaction_rows(batch: pa.RecordBatch, split: str, drawn: str | None) -> pa.Table:
+    if drawn:
+        batch = batch.filter(pc.equal(batch.column(drawn).flatten(), 1))
     columns = {
         name: batch.column(key).flatten().cast(kind)
         for name, (key, kind) in _INTERACTION.items()

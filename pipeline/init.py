@@ -11,8 +11,9 @@ import numpy as np
 import pyarrow as pa
 import yaml
 
+from pipeline.blocks import Source
 from pipeline.checks import check
-from pipeline.declaration import Declaration, Source
+from pipeline.declaration import Declaration
 from pipeline.profile import Profile
 from pipeline.sources import columns_of, head
 from tfrec.strict import UserError

@@ -10,7 +10,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.declaration import Declaration, FeatureDeclaration
+from pipeline.blocks import FeatureDeclaration
+from pipeline.declaration import Declaration
 from pipeline.events import Layout, ParseEvents
 from pipeline.profile import SECONDS, Profile
 from pipeline.sources import head

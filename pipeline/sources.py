@@ -24,7 +24,8 @@ from apache_beam.io.filesystem import CompressionTypes
 from apache_beam.io.filesystems import FileSystems
 from apache_beam.io.tfrecordio import _TFRecordUtil
 
-from pipeline.declaration import Declaration, Source
+from pipeline.blocks import Source
+from pipeline.declaration import Declaration
 from pipeline.workspace import digest_of_files
 from tfrec.strict import UserError, nearest
 

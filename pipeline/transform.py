@@ -8,7 +8,8 @@ from typing import Any
 import tensorflow as tf
 import tensorflow_transform as tft
 
-from pipeline.declaration import Declaration, FeatureDeclaration
+from pipeline.blocks import FeatureDeclaration
+from pipeline.declaration import Declaration
 from pipeline.description import packed_fields
 from tfrec.crosses import crossed
 
