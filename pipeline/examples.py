@@ -7,9 +7,6 @@ import math
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from itertools import islice
-from operator import itemgetter
 from typing import Any
 
 import apache_beam as beam
@@ -20,7 +17,9 @@ from apache_beam.utils.windowed_value import WindowedValue
 from pipeline.blocks import SplitDeclaration
 from pipeline.declaration import TRAIN_EVENTS, Declaration
 from pipeline.events import Layout
+from pipeline.histories import History, Others, Past
 from pipeline.negatives import CountItems, Event, Item, ItemColumns, Sampler
+from pipeline.ordered import Ordered
 from pipeline.progress import advance
 from tfrec.features import LABEL_PREFIX, SPLITS, WEIGHT
 
@@ -93,38 +92,6 @@ def _cut_times(quantiles: list[int], cuts: tuple[float, float]) -> tuple[int, ..
     return tuple(quantiles[math.ceil(cut * last - 1e-9)] for cut in cuts if quantiles)
 
 
-@dataclass(frozen=True)
-class _History:
-    """A declared history, by positions in an event.
-
-    Attributes:
-        length: most events it keeps.
-        where: label that must be 1, if there is one.
-        time: of an event, if it has one.
-        parts: (name, position, type) of what it keeps of an event, the item first.
-    """
-
-    length: int
-    where: int | None
-    time: int | None
-    parts: list[tuple[str, int, pa.DataType]]
-
-    def item(self, event: Event) -> str:
-        return event[self.parts[0][1]].strip()
-
-    def holds(self, event: Event) -> bool:
-        """Whether it is of the declared kind, and has an item: an id of 0 is padding."""
-        return bool(self.item(event)) and (self.where is None or event[self.where] == 1)
-
-    def of(self, event: Event, held: list[Event]) -> list[Event]:
-        """What `event` sees of the events that are held, which are in order."""
-        if self.time is not None:
-            before = bisect.bisect_left(held, event[self.time], key=itemgetter(self.time))
-            return held[max(before - self.length, 0) : before]
-        own = self.item(event)
-        return list(islice((other for other in held if self.item(other) != own), self.length))
-
-
 class MakeExamples(beam.DoFn):
     """Sorts the events of one group, splits them and adds their histories.
 
@@ -160,7 +127,7 @@ class MakeExamples(beam.DoFn):
             columns = dict.fromkeys(declaration.column(feature) for feature in history.features)
             where = at(LABEL_PREFIX + history.where) if history.where else None
             parts = [(f"{name}_{c}", at(c), _TYPES[layout.types[c]]) for c in columns]
-            self.histories.append(_History(history.length, where, self.time, parts))
+            self.histories.append(History(history.length, where, self.time, parts))
 
     def _split_column(self, names: list[str | None]) -> int | None:
         split, user = self.declaration.split, self.declaration.user
@@ -173,15 +140,18 @@ class MakeExamples(beam.DoFn):
         self.buffers: dict[str, list[Example]] = {name: [] for name in self.declaration.outputs}
 
     def process(
-        self, events: Iterable[Event], cuts: tuple[int, ...] | None, items: list[Item] | None
+        self,
+        events: Iterable[Event],
+        cuts: tuple[int, ...] | None,
+        items: list[Item] | None = None,
     ) -> Iterator[Any]:
         if items is not None and self.sampler is None:
             drawn = self.declaration.negatives
             assert drawn
             popular = drawn.by == "popularity"
             self.sampler = Sampler(items, drawn.per_positive, popular, drawn.seed)
-        rows = self.sorted(events)
-        for output, example in self._with_negatives(rows, self.splits(rows, cuts)):
+        rows = self.ordered(events)
+        for output, example in self._with_negatives(rows, cuts):
             buffer = self.buffers[output]
             buffer.append(example)
             if len(buffer) >= ROWS_PER_BATCH:
@@ -193,79 +163,92 @@ class MakeExamples(beam.DoFn):
                 value = WindowedValue(self._batch(output), 0, [GlobalWindow()])
                 yield beam.pvalue.TaggedOutput(output, value)
 
-    def sorted(self, events: Iterable[Event]) -> list[Event]:
-        """Events of a group in order of time."""
-        rows = list(events)
-        if self.time is not None:
-            time = self.time
-            rows.sort(key=lambda row: (row[time], repr(row)))
-        return rows
+    def ordered(self, events: Iterable[Event]) -> Ordered:
+        """Events of a group in order of time, which may be too many for the memory."""
+        time = self.time
+        if time is None:
+            return Ordered(events, lambda row: 0)
+        return Ordered(events, lambda row: (row[time], repr(row)))
 
     def _with_negatives(
-        self, rows: list[Event], splits: list[str]
+        self, rows: Ordered, cuts: tuple[int, ...] | None
     ) -> Iterator[tuple[str, Example]]:
         """All examples; where there are negatives, training events are in two outputs."""
         if self.sampler is None:
-            yield from self._examples(rows, splits)
+            yield from self._examples(rows, cuts)
             return
         own = {row[self.items.item] for row in rows}
-        for split, (event, histories) in self._examples(rows, splits):
+        for split, (event, histories) in self._examples(rows, cuts):
             yield split, (event, histories)
             if split == "train":
                 yield TRAIN_EVENTS, (event, histories)
             for item in self.sampler.draw(event, own):
                 yield split, (self.items.negative(event, item), histories)
 
-    def splits(self, rows: list[Event], cuts: tuple[int, ...] | None) -> list[str]:
-        split = self.declaration.split
-        if split is None:
-            return [row[0] for row in rows]
-        if split.kind == "user_time":
-            first, second = (math.floor(len(rows) * cut + 1e-9) for cut in split.cuts)
-            return [SPLITS[(i >= first) + (i >= second)] for i in range(len(rows))]
-        if split.kind == "leave_one_out":
-            return (
-                (["train"] * (len(rows) - 2) + ["validation", "test"])[-len(rows) :]
-                if len(rows) > 2
-                else ["train", "test"][: len(rows)]
-            )
-        if split.kind == "time":
-            assert cuts is not None and self.time is not None
-            return [SPLITS[bisect.bisect_left(cuts, row[self.time])] for row in rows]
-        if self.by is not None:
-            return [_random_split(split, row[self.by]) for row in rows]
+    def split(self, rows: Ordered, cuts: tuple[int, ...] | None) -> Iterator[tuple[Event, str]]:
+        """Events in order, each with its split."""
+        split, last = self.declaration.split, len(rows) - 1
+        first, second = (math.floor(len(rows) * c + 1e-9) for c in split.cuts) if split else (0, 0)
         copies: Counter[str] = Counter()  # equal rows are to fall apart
-        splits = []
-        for row in rows:
-            key = repr(row)
-            copies[key] += 1
-            splits.append(_random_split(split, f"{copies[key]}:{key}"))
-        return splits
+        for index, row in enumerate(rows):
+            if split is None:
+                yield row, row[0]
+            elif split.kind == "user_time":
+                yield row, SPLITS[(index >= first) + (index >= second)]
+            elif split.kind == "leave_one_out":
+                is_test = index == last and last > 0
+                yield row, SPLITS[2 * is_test or (index == last - 1 and last > 1)]
+            elif split.kind == "time":
+                assert cuts is not None and self.time is not None
+                yield row, SPLITS[bisect.bisect_left(cuts, row[self.time])]
+            elif self.by is not None:
+                yield row, _random_split(split, row[self.by])
+            else:
+                key = repr(row)
+                copies[key] += 1
+                yield row, _random_split(split, f"{copies[key]}:{key}")
 
-    def _examples(self, rows: list[Event], splits: list[str]) -> Iterator[tuple[str, Example]]:
+    def _examples(
+        self, rows: Ordered, cuts: tuple[int, ...] | None
+    ) -> Iterator[tuple[str, Example]]:
         """(output, example) of all rows.
 
         The history of a sequence has training events only, since all of it is learned.
         """
-        train = [row for row, split in zip(rows, splits, strict=True) if split == "train"]
-        held = self._held(sorted(train, key=_content_hash) if self.time is None else rows)
-        sequences = self.declaration.examples == "sequences"
-        for row, split in zip(rows, splits, strict=True):
-            if sequences and split == "train":
+        if self.declaration.examples == "sequences":
+            yield from self._sequences(rows, cuts)
+            return
+        pasts: list[Past | Others]
+        if self.time is None:
+            pasts = [Others(history, self._train(rows, cuts)) for history in self.histories]
+        else:
+            pasts = [Past(history) for history in self.histories]
+        for row, split in self.split(rows, cuts):
+            yield split, (row, [past.before(row) for past in pasts])
+            for past in pasts:
+                past.add(row)
+
+    def _sequences(
+        self, rows: Ordered, cuts: tuple[int, ...] | None
+    ) -> Iterator[tuple[str, Example]]:
+        everything = [Past(history) for history in self.histories]
+        learned = [Past(history) for history in self.histories]
+        held = sum(self.histories[0].holds(row) for row in self._train(rows, cuts))
+        for row, split in self.split(rows, cuts):
+            if split == "train":
                 yield TRAIN_EVENTS, (row, [[] for _ in self.histories])
+                held -= self.histories[0].holds(row)
+                if not held and self.histories[0].holds(row):  # the newest one
+                    yield "train", (row, [past.before(row) for past in learned])
+                for past in learned:
+                    past.add(row)
             else:
-                yield split, self._example(row, held)
-        if sequences:
-            held = self._held(train)
-            for newest in held[0][-1:]:
-                yield "train", self._example(newest, held)
+                yield split, (row, [past.before(row) for past in everything])
+            for past in everything:
+                past.add(row)
 
-    def _held(self, events: list[Event]) -> list[list[Event]]:
-        return [[event for event in events if history.holds(event)] for history in self.histories]
-
-    def _example(self, event: Event, held: list[list[Event]]) -> Example:
-        pairs = zip(self.histories, held, strict=True)
-        return event, [history.of(event, events) for history, events in pairs]
+    def _train(self, rows: Ordered, cuts: tuple[int, ...] | None) -> Iterator[Event]:
+        return (row for row, split in self.split(rows, cuts) if split == "train")
 
     def _batch(self, output: str) -> pa.RecordBatch:
         examples, self.buffers[output] = self.buffers[output], []
@@ -292,18 +275,12 @@ class TrainingItems(beam.DoFn):
         self.make, self.items = MakeExamples(declaration), ItemColumns(declaration)
 
     def process(self, events: Iterable[Event], cuts: tuple[int, ...] | None) -> Iterator[Any]:
-        rows = self.make.sorted(events)
-        for row, split in zip(rows, self.make.splits(rows, cuts), strict=True):
+        for row, split in self.make.split(self.make.ordered(events), cuts):
             if split == "train":
                 yield self.items.described(row)
 
 
 _TYPES = {"string": pa.large_binary(), "number": pa.float32(), "time": pa.int64()}
-
-
-def _content_hash(event: Event) -> tuple[int, str]:
-    content = repr(event)
-    return zlib.crc32(content.encode()), content
 
 
 def _random_split(split: SplitDeclaration, key: Any) -> str:
