@@ -19,7 +19,7 @@ STEP = click.Choice(
 
 @click.group()
 def main() -> None:
-    """From raw events to training examples: init, check, run."""
+    """From raw events to training examples, and to a served model."""
 
 
 @main.command()
@@ -36,6 +36,17 @@ def init(data: str, output: Path | None, overwrite: bool) -> None:
         raise UserError(f"{target} is there already: name another --output, or add --overwrite")
     target.write_text(draft(data), encoding="utf-8")
     click.echo(f"{target}: read it and correct it; then python -m pipeline check --config {target}")
+
+
+@main.command()
+@click.argument("name")
+@click.option("--to", default="downloads", show_default=True, type=Path, help="Folder.")
+@command
+def download(name: str, to: Path) -> None:
+    """Fetch a public data set that a declaration in configs/ reads."""
+    with quiet_import():
+        from pipeline.downloads import prepare
+    click.echo(prepare(name, to))
 
 
 @main.command()
