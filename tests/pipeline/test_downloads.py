@@ -148,7 +148,7 @@ def test_no_network(served: Path, tmp_path: Path, monkeypatch: Any) -> None:
     target = tmp_path / "to" / "movielens-1m" / "ml-1m.zip"
     remedy = f"put the file at {target}, its sha256 is {known.sha256}"
     for url, reason in (
-        (known.url, "Not Found"),
+        (known.url, "File not found"),
         ("http://127.0.0.1:9/ml-1m.zip", "Connection refused"),
         ("http://nowhere.invalid/ml-1m.zip", ""),
     ):
