@@ -106,8 +106,10 @@ class SchemaStep(Step):
             shutil.copy(self.given, target)
         else:
             found = statistics.read(self.input(StatisticsStep.name) / statistics.FILE_NAME)
-            learned = found[self.declaration.learned_from]
-            schema.save(schema.infer(learned, self.declaration), target)
+            learned = self.declaration.learned_from
+            order = sorted(found.keys() - {SERVING}, key=lambda name: name != learned)
+            splits = [found[name] for name in order]
+            schema.save(schema.infer(splits, self.declaration), target)
         how = f"from {self.given}" if self.given else "inferred"
         return {"how": how, "columns": len(schema.load(target).feature)}
 

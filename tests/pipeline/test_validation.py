@@ -47,7 +47,7 @@ def statistics(columns: dict[str, list[list[Any]]], name: str = "train") -> Any:
 
 @pytest.fixture(scope="module")
 def known() -> schema_pb2.Schema:
-    return schema.infer(statistics(data()), DECLARATION)
+    return schema.infer([statistics(data())], DECLARATION)
 
 
 def test_what_is_inferred(known: schema_pb2.Schema) -> None:
@@ -63,6 +63,14 @@ def test_what_is_inferred(known: schema_pb2.Schema) -> None:
     assert price.presence.min_fraction == 1
     assert liked.presence.min_fraction == 0
     assert liked.value_count.max == 3
+
+
+def test_a_schema_of_several_splits() -> None:
+    """Is what all of them fit: a first run finds nothing odd in its own data."""
+    other = data(seed=9, price=[[]] + [[20.0]] * 999, device=[[b"watch"]] * 1_000)
+    splits = [statistics(data()), statistics(other, "validation")]
+    found = schema.infer(splits, DECLARATION)
+    assert [validate(split, found) for split in splits] == [[], []]
 
 
 def test_a_schema_is_kept_as_text(known: schema_pb2.Schema, tmp_path: Path) -> None:
