@@ -94,11 +94,12 @@ class SchemaStep(Step):
         return digest_of_files([self.given], self.given.parent) if self.given else None
 
     def kept(self, key: str, force: bool) -> About | None:
-        """A schema is never inferred twice; what was edited since counts."""
+        """A schema is not inferred twice, unless its file is gone; what was edited since counts."""
         about = self.workspace.about(self.name)
         if about is None or self.given:
             return super().kept(key, force)
-        return dataclasses.replace(about, output=self.digest(self.output))
+        there = (self.output / schema.FILE_NAME).is_file()
+        return dataclasses.replace(about, output=self.digest(self.output)) if there else None
 
     def make(self, place: Path) -> dict[str, Any]:
         target = place / schema.FILE_NAME

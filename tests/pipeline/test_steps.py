@@ -156,6 +156,9 @@ def test_data_that_are_not_as_the_schema_says(made, tmp_path: Path):
     }  # fmt: skip
     kept = tmp_path / "kept.pbtxt"
     kept.write_text(schema.read_text().replace('value: "watch"', ""))
+    schema.unlink()
+    assert states(declaration, root, until="validation")["schema"] == "made"
+    assert "watch" in schema.read_text()
     given = with_blocks(declaration, validation={"schema_file": str(kept)})
     with pytest.raises(UserError, match="'watch'"):
         states(given, root, until="validation")
