@@ -20,7 +20,7 @@ import apache_beam as beam
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
-from apache_beam.io.filesystem import CompressionTypes
+from apache_beam.io.filesystem import BeamIOError, CompressionTypes
 from apache_beam.io.filesystems import FileSystems
 from apache_beam.io.tfrecordio import _TFRecordUtil
 
@@ -32,6 +32,8 @@ from tfrec.strict import UserError, nearest
 ROWS_PER_BATCH = 2_000
 BLOCK_BYTES = 2**20
 MALFORMED_ROWS = "malformed_rows"  # schema metadata: rows of the file that could not be split
+
+_EXTRAS = {"gs": "gcp", "s3": "aws", "hdfs": "hadoop"}  # of Beam, by scheme
 
 Batch = tuple[str | None, str, pa.RecordBatch]  # given split, where it was read, columns
 
@@ -163,11 +165,22 @@ def _files(source: Source) -> list[tuple[str | None, str]]:
 def _match(patterns: list[str]) -> list[str]:
     paths = []
     for pattern in patterns:
-        found = [item.path for item in FileSystems.match([pattern])[0].metadata_list]
+        try:
+            found = [item.path for item in FileSystems.match([pattern])[0].metadata_list]
+        except (BeamIOError, ValueError) as error:
+            raise UserError(_unreachable(pattern, error)) from None
         if not found:
             raise UserError(f"source: no file matches {pattern!r}")
         paths += sorted(found)
     return list(dict.fromkeys(paths))  # patterns may overlap
+
+
+def _unreachable(pattern: str, error: Exception) -> str:
+    details = getattr(error, "exception_details", None) or {pattern: error}
+    reason = str(next(iter(details.values()))).splitlines()[0]
+    extra = _EXTRAS.get(pattern.partition("://")[0])
+    remedy = f"is apache-beam[{extra}] installed, and may you read it?" if extra else "check it"
+    return f"source: {pattern!r} cannot be reached ({reason}); {remedy}"
 
 
 def _require(columns: list[str], present: list[str], path: str) -> None:
