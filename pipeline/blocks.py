@@ -155,12 +155,20 @@ class LabelDeclaration(Strict):
     Attributes:
         column: raw column with the value. An empty value is a missing label.
         at_least: makes the label 1 where the column is at least this, else 0.
+        equals: makes the label 1 where the column is this text, else 0.
         task: `binary` (0 or 1) or `regression`.
     """
 
     column: str
     at_least: float | None = None
+    equals: str | None = None
     task: Task = "binary"
+
+    @model_validator(mode="after")
+    def _one_test(self) -> LabelDeclaration:
+        if self.equals is not None and (self.at_least is not None or self.task != "binary"):
+            raise ValueError("`equals` makes a binary label by itself, without at_least")
+        return self
 
 
 class HistoryDeclaration(Strict):

@@ -190,6 +190,9 @@ def _check_columns(declaration: Declaration) -> None:
     ):  # fmt: skip
         if column := getattr(declaration, key):
             uses.append((column, what, key))
+    for name, label in declaration.labels.items():
+        if label.equals is not None:
+            uses.append((label.column, "text", f"labels.{name}"))
     taken: dict[str, tuple[str, str]] = {}
     for column, what, key in uses:
         other, first = taken.setdefault(column, (what, key))

@@ -66,7 +66,7 @@ class Layout:
                 separators[column] = feature.separator
         inputs = tuple(types)
         for label in declaration.labels.values():
-            types.setdefault(label.column, "number")
+            types.setdefault(label.column, "string" if label.equals is not None else "number")
         if declaration.weight:
             types.setdefault(declaration.weight, "number")
         by = declaration.split.by if declaration.split else None
@@ -151,7 +151,11 @@ class ParseEvents(beam.DoFn):
             reject(pc.less(weights, 0), f"column {self.weight!r}: negative weight", weights)
         for name, label in self.labels.items():
             values = columns[label.column]
-            if pa.types.is_string(values.type):
+            if label.equals is not None:
+                same_text = pc.equal(pc.utf8_trim_whitespace(values), label.equals.strip())
+                values = pc.if_else(_blank(values), None, pc.cast(same_text, pa.float32()))
+                values = pc.fill_null(values, float("nan"))
+            elif pa.types.is_string(values.type):
                 values, bad = numbers_of(values)
                 reject(bad, f"column {label.column!r}: not a number", columns[label.column])
             if label.at_least is not None:

@@ -281,3 +281,20 @@ def test_a_row_is_rejected_once():
     events, rejected = parse(declaration, columns)
     assert sum(count for count, _ in rejected.values()) == 3
     assert events["user"] == []
+
+
+def test_a_label_that_equals_a_text():
+    """With the space around it cut off; an empty text is a missing label."""
+    declaration = shop.tiny("nowhere", labels={"like": {"column": "event", "equals": "buy"}})
+    columns = {"item": ["a"] * 5, "event": ["buy", " buy ", "Buy", "", "view"]}
+    events, rejected = parse(declaration, columns)
+    assert events["label:like"] == [1.0, 1.0, 0.0, None, 0.0]
+    assert not rejected
+    with pytest.raises(UserError, match="`equals` makes a binary label by itself"):
+        shop.tiny("nowhere", labels={"like": {"column": "e", "equals": "b", "at_least": 2}})
+    number = {"kind": "number", "role": "item", "column": "event"}
+    with pytest.raises(UserError, match=r"'event' is both a number .* and text"):
+        shop.tiny(
+            "nowhere", features={"x": number},
+            labels={"like": {"column": "event", "equals": "buy"}},
+        )  # fmt: skip
