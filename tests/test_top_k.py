@@ -100,7 +100,7 @@ class Events:
     def __init__(self, shop: Path, features: Features, model: Any) -> None:
         self.ids = {key: i + 1 for i, key in enumerate(catalogue.load(shop, features).keys)}
         by_user: dict[str, list[tuple[int, str, int]]] = defaultdict(list)
-        declared = Path(shop).parent / "events.csv"
+        declared = Path(shop).parents[1] / "events.csv"
         with declared.open(newline="") as file:
             for row in csv.DictReader(file):
                 event = (int(row["at"]), row["product"], int(row["rating"]))
