@@ -295,6 +295,9 @@ class Features:
         path = Path(directory) / FILE_NAME
         if not path.is_file():
             what = "is no data set" if Path(directory).is_dir() else "is not there"
+            made = Path(directory) / "transform"  # by the pipeline's step of that name
+            if (made / FILE_NAME).is_file():
+                raise UserError(f"{directory} {what}: the one that the pipeline has made is {made}")
             raise UserError(
                 f"{directory} {what}: it has no {FILE_NAME}; "
                 "make one with `python -m pipeline run --config … --output …`"

@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.option("--config", help="Training configuration (YAML); flags go over it.")
-@click.option("--data", help="Data set directory, as `python -m pipeline run` makes it.")
+@click.option(
+    "--data", help="Data set directory: `transform` in the output of `python -m pipeline run`."
+)
 @click.option("--model", help="Id of the model; `python -m tfrec.models` lists them.")
 @click.option("--output", required=True, type=Path, help="Run directory to make.")
 @click.option(

@@ -19,6 +19,7 @@ from pipeline.declaration import Declaration
 from pipeline.run import STEPS, last_step, run
 from pipeline.workspace import RECORD, Workspace
 from tests.pipeline import shop
+from tfrec.features import Features
 from tfrec.strict import UserError
 
 DATA_STEPS = [step.name for step in STEPS][: [step.name for step in STEPS].index("train")]
@@ -231,3 +232,11 @@ def test_a_step_without_its_block(made):
     declaration, root = made
     with pytest.raises(UserError, match="'train' is missing in the declaration"):
         states(declaration, root, until="push")
+
+
+def test_the_directory_of_all_steps_is_no_data_set(made):
+    """But it is the one that a user names first."""
+    _, root = made
+    with pytest.raises(UserError) as caught:
+        Features.load(root)
+    assert str(caught.value).endswith(f"the one that the pipeline has made is {root / 'transform'}")
