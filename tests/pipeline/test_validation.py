@@ -12,8 +12,9 @@ from google.protobuf import text_format
 from tensorflow_metadata.proto.v0 import anomalies_pb2, schema_pb2, statistics_pb2
 
 from pipeline import page, schema, validation
+from pipeline.distances import jensen_shannon, l_infinity
 from pipeline.statistics import Statistics, features_of
-from pipeline.validation import Anomaly, jensen_shannon, l_infinity, to_proto, validate
+from pipeline.validation import Anomaly, to_proto, validate
 from tests.pipeline import shop
 from tfrec.strict import UserError
 
@@ -79,8 +80,28 @@ def test_a_schema_is_kept_as_text(known: schema_pb2.Schema, tmp_path: Path) -> N
     assert schema.load(path) == known
     assert 'name: "price"' in path.read_text()
     path.write_text(path.read_text().replace("type: FLOAT", "type: FLAOT", 1))
-    with pytest.raises(UserError, match=rf"^{path}: is no schema \(.*FLAOT"):
+    line = path.read_text().splitlines().index("  type: FLAOT") + 1
+    with pytest.raises(UserError, match=rf"^{path}, line {line}: is no schema: .*FLAOT") as caught:
         schema.load(path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('feature {name: "a"} feature {name: "a"}', "column 'a' is there twice"),
+        (
+            'string_domain {name: "brand"} feature {name: "a" domain: "brnd"}',
+            "column 'a': no domain 'brnd'; did you mean 'brand'?",
+        ),
+    ],
+)
+def test_a_schema_that_cannot_be(text: str, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "schema.pbtxt"
+    path.write_text(text)
+    with pytest.raises(UserError) as caught:
+        schema.load(path)
+    assert message in str(caught.value)
 
 
 def test_data_that_fit(known: schema_pb2.Schema) -> None:
@@ -99,6 +120,7 @@ Info = anomalies_pb2.AnomalyInfo
 ODD = {
     "missing column": ({"price": None}, "price", Info.SCHEMA_MISSING_COLUMN),
     "missing label": ({"label:like": None}, "label:like", Info.SCHEMA_MISSING_COLUMN),
+    "no label": ({"label:like": [[]] * 1_000}, "label:like", Info.FEATURE_TYPE_LOW_NUMBER_PRESENT),
     "missing values": (
         {"price": [[]] * 500 + [[20.0]] * 500}, "price", Info.FEATURE_TYPE_LOW_FRACTION_PRESENT
     ),
@@ -126,6 +148,51 @@ def test_what_is_odd(case: str, known: schema_pb2.Schema) -> None:
     assert [(a.column, a.kind, a.error) for a in anomalies] == [(column, kind, True)]
     assert anomalies[0].reason
     assert anomalies[0].remedy
+
+
+def test_constraints_that_people_add(known: schema_pb2.Schema) -> None:
+    """One end of a domain, a domain of several columns, least lengths, columns left alone."""
+    kept = schema_pb2.Schema()
+    kept.CopyFrom(known)
+    features = {feature.name: feature for feature in kept.feature}
+    features["price"].float_domain.max = 25
+    kept.string_domain.add(name="devices", value=["phone", "desktop"])
+    features["device"].domain = "devices"
+    features["liked_item"].value_count.min = 2
+    features["item"].lifecycle_stage = schema_pb2.DEPRECATED
+    new = kept.feature.add(name="colour", type=schema_pb2.FLOAT, in_environment=["NIGHTLY"])
+    new.not_in_environment.append(schema.TRAINING)
+    new.presence.min_count = 1
+    found = statistics(data(item=None))
+    anomalies = {a.column: (a.kind, a.reason) for a in validate(found, kept)}
+    assert {column: kind for column, (kind, _) in anomalies.items()} == {
+        "price": Info.FLOAT_TYPE_BIG_FLOAT,
+        "device": Info.ENUM_TYPE_UNEXPECTED_STRING_VALUES,
+        "liked_item": Info.FEATURE_TYPE_LOW_NUMBER_VALUES,
+    }
+    assert anomalies["price"][1].endswith("beyond 25")
+    assert "such as 'tablet'" in anomalies["device"][1]
+    assert [a.column for a in validate(found, kept, environment="NIGHTLY")][:1] == ["colour"]
+
+
+def test_a_flood_of_new_values(known: schema_pb2.Schema) -> None:
+    """Their share counts those that statistics do not list, too."""
+    flood = [[b"phone"]] * 500 + [[b"n%d" % i] for i in range(500)]
+    (anomaly,) = validate(statistics(data(device=flood)), known)
+    assert "50.00% of the values are new" in anomaly.reason
+
+
+def test_a_column_that_is_missing_more_often(known: schema_pb2.Schema) -> None:
+    """A column may be missing twice as often as in the first data, and in 1% of rows more."""
+
+    def missing(rows: int) -> Any:
+        return statistics(data(price=[[]] * rows + [[20.0]] * (1_000 - rows)))
+
+    found = schema.infer([missing(200), missing(100)], DECLARATION)
+    assert validate(missing(410), found) == []
+    (anomaly,) = validate(missing(450), found)
+    assert anomaly.kind == Info.FEATURE_TYPE_LOW_FRACTION_PRESENT
+    assert "in 55.00% of the rows, not 59.00%" in anomaly.reason
 
 
 def test_a_new_column_and_another_type(known: schema_pb2.Schema) -> None:
@@ -180,23 +247,72 @@ def column(name: str, rows: list[list[Any]]) -> Any:
     return features_of(statistics({name: rows}))[name]
 
 
-def test_distances() -> None:
-    """By hand: L-infinity of .5 and .75; Jensen-Shannon of distributions apart is one bit."""
-    half, most = [[b"a"], [b"b"]] * 4, [[b"a"]] * 6 + [[b"b"]] * 2
-    distance, value = l_infinity(column("item", half), column("item", most))
-    assert (distance, value) == (pytest.approx(0.25), "a")
-    low, high = ([[float(v)] for v in start + np.arange(100)] for start in (0, 1_000))
-    assert jensen_shannon(column("p", low), column("p", high)) == pytest.approx(1, abs=0.05)
-    assert jensen_shannon(column("p", low), column("p", low)) == pytest.approx(0, abs=1e-9)
-    one, two = [[3.0]] * 10, [[4.0]] * 10
-    assert jensen_shannon(column("p", one), column("p", one)) == 0
-    assert jensen_shannon(column("p", one), column("p", two)) == pytest.approx(1)
-    p = np.array([0.75, 0.25])
-    q = np.array([0.25, 0.75])
+def numbers(values: Any) -> Any:
+    return column("p", [[float(value)] for value in values])
+
+
+def texts(values: Any) -> Any:
+    return column("item", [[b"%d" % value] for value in values])
+
+
+def test_l_infinity() -> None:
+    """By hand, and of values that are in the list of one column only."""
+    found = l_infinity(texts([0, 1] * 4), texts([0] * 6 + [1] * 2))
+    assert (found.value, found.at) == (pytest.approx(0.25), "0")
+    apart = l_infinity(texts([0] * 9), texts([1] * 9))
+    assert (apart.value, apart.at) == (1, "0")
+    many = np.repeat(np.arange(200), 3)  # all are as frequent, and half of them are listed
+    assert l_infinity(texts(many), texts(many + 150)).value == 0
+    often = np.concatenate([np.full(600, 7), many])
+    assert l_infinity(texts(often), texts(many)).value == pytest.approx(603 / 1_200 - 1 / 200)
+
+
+def test_jensen_shannon() -> None:
+    """Of points by hand; of distributions, by their densities."""
+    low, high = numbers(np.arange(100)), numbers(np.arange(1_000, 1_100))
+    assert jensen_shannon(low, high).value == pytest.approx(1)
+    assert jensen_shannon(low, low).value == 0
+    assert jensen_shannon(numbers([3] * 9), numbers([3] * 5)).value == 0
+    assert jensen_shannon(numbers([3] * 9), numbers([4] * 5)).value == pytest.approx(1)
+    p, q = np.array([0.75, 0.25]), np.array([0.25, 0.75])
+    expected = _divergence(p, q)
+    pair = (numbers([0] * round(100 * a) + [1] * round(100 * b)) for a, b in (p, q))
+    assert jensen_shannon(*pair).value == pytest.approx(expected)
+    rng = np.random.default_rng(0)
+    x = np.linspace(-9, 10, 10_000)
+    p, q = (np.exp(-((x - place) ** 2) / 2) for place in (0, 1))
+    shifted = jensen_shannon(numbers(rng.normal(size=20_000)), numbers(rng.normal(1, 1, 20_000)))
+    assert shifted.value == pytest.approx(_divergence(p / p.sum(), q / q.sum()), abs=0.01)
+
+
+def _divergence(p: Any, q: Any) -> float:
     mean = (p + q) / 2
-    expected = ((p * np.log2(p / mean)).sum() + (q * np.log2(q / mean)).sum()) / 2
-    columns = [column("p", [[0.0]] * round(100 * a) + [[1.0]] * round(100 * b)) for a, b in (p, q)]
-    assert jensen_shannon(*columns) == pytest.approx(expected, abs=0.01)
+    return float((p * np.log2(p / mean) + q * np.log2(q / mean)).sum() / 2)
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda rng, n: rng.lognormal(0, 2, n),  # few very large ones
+        lambda rng, n: rng.standard_cauchy(n),
+        lambda rng, n: np.append(rng.normal(20, 3, n - 1), 1e6),  # a single one
+        lambda rng, n: rng.integers(6, size=n),
+        lambda rng, n: rng.normal(size=n) * (rng.random(n) < 0.3),  # most of them 0
+    ],
+    ids=["lognormal", "cauchy", "outlier", "whole", "zeros"],
+)
+def test_samples_of_one_distribution_are_near(draw: Any) -> None:
+    """Whatever its tails are, and small ones within what chance explains."""
+    rng = np.random.default_rng(1)
+    large = [numbers(draw(rng, 10_000)) for _ in range(2)]
+    assert jensen_shannon(*large).value < 0.01
+    for rows in (20, 100, 1_000):
+        for _ in range(10):
+            found = jensen_shannon(numbers(draw(rng, rows)), large[0])
+            assert found.value < found.chance
+    for rows in (20, 100, 1_000):
+        found = l_infinity(texts(rng.integers(3, size=rows)), texts(rng.integers(3, size=5_000)))
+        assert found.value < found.chance
 
 
 def test_the_proto(known: schema_pb2.Schema) -> None:
@@ -208,7 +324,7 @@ def test_the_proto(known: schema_pb2.Schema) -> None:
     assert proto.baseline == known
     info = proto.anomaly_info["price"]
     assert info.severity == Info.ERROR
-    assert [reason.short_description for reason in info.reason] == ["has no value", "odd"]
+    assert [reason.short_description for reason in info.reason] == ["has no values, not 1", "odd"]
     assert "lower presence.min_count" in info.description
 
 
