@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from html import escape
 
-from tensorflow_metadata.proto.v0 import statistics_pb2
+import numpy as np
 
+from pipeline.distances import Histogram, by_quantile, quantile, share_below
 from pipeline.statistics import Proto, common, features_of
 from pipeline.validation import Anomaly, DataSet
 from tfrec.features import LABEL_PREFIX
 
 SHOWN_VALUES = 8
+BARS = 25
 WIDTH, HEIGHT = 320, 90  # of a plot, in its own units
 
 
@@ -62,23 +65,31 @@ def _card(name: str, by_split: Mapping[str, Mapping[str, Proto]], found: list[An
     lists = any(common(column).max_num_values > 1 for column in present)
     odd = any(anomaly.column == name for anomaly in found)
     plot = _top_values(columns) if text else _histogram(columns)
+    if lists:
+        plot += f"<small>values per row</small>{_lengths(columns)}"
+    missing = max(_missing(column) for column in present)
     return (
         f'<section class="card{" odd" if odd else ""}" data-name="{escape(name.lower())}" '
-        f'data-kind="{kind}" data-odd="{int(odd)}"><h3>{escape(name)} '
-        f"<small>{kind}{', lists' if lists else ''}</small></h3>{plot}"
-        f'<div class="wide">{_figures(columns)}</div></section>'
+        f'data-kind="{kind}" data-odd="{int(odd)}" data-missing="{missing:.6f}">'
+        f"<h3>{escape(name)} <small>{kind}{', lists' if lists else ''}</small></h3>{plot}"
+        f'<div class="wide">{_figures(columns, kind == "label")}</div></section>'
     )
 
 
-def _figures(columns: Mapping[str, Proto | None]) -> str:
-    """A table with a column for each split."""
+def _figures(columns: Mapping[str, Proto | None], label: bool) -> str:
+    """A table with a column for each split; the mean of a binary label is its rate."""
     heads, figures = [], []
     for index, (split, column) in enumerate(columns.items()):
         if column is not None:
             heads.append(f'<th><span class="dot s{index}"></span>{escape(split)}</th>')
-            own = _text(column) if column.type == Proto.STRING else _numbers(column)
-            if common(column).max_num_values > 1:
-                own["values per row"] = f"{common(column).avg_num_values:.1f}"
+            own = {"missing": f"{_missing(column):.1%}"}
+            stats = common(column)
+            if stats.num_non_missing:
+                own |= _text(column) if column.type == Proto.STRING else _numbers(column, label)
+            if stats.max_num_values > 1:
+                own["values, least"] = f"{stats.min_num_values:,}"
+                own["values, mean"] = f"{stats.avg_num_values:.1f}"
+                own["values, most"] = f"{stats.max_num_values:,}"
             figures.append(own)
     rows = []
     for name in dict.fromkeys(name for own in figures for name in own):
@@ -87,78 +98,82 @@ def _figures(columns: Mapping[str, Proto | None]) -> str:
     return f"<table><tr><th></th>{''.join(heads)}</tr>{''.join(rows)}</table>"
 
 
-def _missing(column: Proto) -> str:
+def _missing(column: Proto) -> float:
+    """Share of the rows without a value."""
     stats = common(column)
-    rows = stats.num_missing + stats.num_non_missing
-    return f"{stats.num_missing / rows:.1%}" if rows else "–"
+    return stats.num_missing / max(stats.num_missing + stats.num_non_missing, 1)
 
 
-def _numbers(column: Proto) -> dict[str, str]:
-    stats, total = column.num_stats, common(column).tot_num_values
-    if not total:
-        return {"missing": _missing(column)}
-    figures = {"mean": stats.mean, "std": stats.std_dev, "min": stats.min}
-    figures |= {"median": stats.median, "max": stats.max}
-    shown = {name: _number(value) for name, value in figures.items()}
-    return {"missing": _missing(column), **shown, "zeros": f"{stats.num_zeros / total:.1%}"}
+def _numbers(column: Proto, label: bool) -> dict[str, str]:
+    stats, values = column.num_stats, by_quantile(column)
+    rate = label and stats.min >= 0 and stats.max <= 1
+    figures = {"rate" if rate else "mean": stats.mean, "std": stats.std_dev, "min": stats.min}
+    figures |= {"5%": quantile(values, 0.05), "median": stats.median, "95%": quantile(values, 0.95)}
+    shown = {name: _number(value) for name, value in {**figures, "max": stats.max}.items()}
+    return {**shown, "zeros": f"{stats.num_zeros / common(column).tot_num_values:.1%}"}
 
 
 def _text(column: Proto) -> dict[str, str]:
     stats = column.string_stats
-    length = f"{stats.avg_length:.1f}"
-    return {"missing": _missing(column), "distinct": f"{stats.unique:,}", "mean length": length}
+    return {"distinct": f"{stats.unique:,}", "mean length": f"{stats.avg_length:.1f}"}
 
 
 def _number(value: float) -> str:
-    if value == int(value) and abs(value) < 1e15:
-        return f"{int(value):,}"
-    return f"{value:,.4g}" if abs(value) < 1e6 else f"{value:.4g}"
+    if abs(value) < 1e15 and (value == int(value) or abs(value) >= 1e4):
+        return f"{round(value):,}"
+    return f"{value:,.4g}"
 
 
 def _histogram(columns: Mapping[str, Proto | None]) -> str:
-    """Steps of the share of values in buckets of equal width, a line for each split."""
-    lines = []
-    low = high = None
-    for index, column in enumerate(columns.values()):
-        histograms = column.num_stats.histograms if column is not None else ()
-        buckets = [b for h in histograms if h.type == statistics_pb2.Histogram.STANDARD
-                   for b in h.buckets]  # fmt: skip
-        if buckets:
-            lines.append((index, buckets))
-            low = buckets[0].low_value if low is None else min(low, buckets[0].low_value)
-            high = buckets[-1].high_value if high is None else max(high, buckets[-1].high_value)
-    if low is None or high is None:
+    histograms = {
+        index: by_quantile(column)
+        for index, column in enumerate(columns.values())
+        if column is not None and common(column).num_non_missing
+    }
+    return _steps(histograms)
+
+
+def _lengths(columns: Mapping[str, Proto | None]) -> str:
+    histograms = {
+        index: common(column).num_values_histogram
+        for index, column in enumerate(columns.values())
+        if column is not None and common(column).num_non_missing
+    }
+    return _steps(histograms)
+
+
+def _steps(histograms: Mapping[int, Histogram]) -> str:
+    """Shares of the values between bounds at equal distances, a line for each split.
+
+    From the 1st to the 99th percentile, so that a few extreme values leave something to be seen.
+    """
+    if not histograms:
         return '<p class="none">no values</p>'
-    width = (high - low) or 1.0
-    shapes = []
-    for index, buckets in lines:
-        total = sum(bucket.sample_count for bucket in buckets) or 1.0
-        # Shares for a unit of width, so that splits with other ranges can be compared.
-        heights = [
-            bucket.sample_count / total / ((bucket.high_value - bucket.low_value) / width or 1.0)
-            for bucket in buckets
-        ]
-        shapes.append((index, buckets, heights))
-    tallest = max(height for _, _, heights in shapes for height in heights) or 1.0
+    low = min(quantile(histogram, 0.01) for histogram in histograms.values())
+    high = max(quantile(histogram, 0.99) for histogram in histograms.values())
+    ends = [bucket.high_value for histogram in histograms.values() for bucket in histogram.buckets]
+    if all(end == round(end) for end in ends):  # every bar has as many whole numbers
+        width = math.ceil((high - low + 1) / BARS)
+        bounds = np.arange(low - 1, high + width, width)
+    else:
+        bounds = np.linspace(low, high, BARS + 1)
+        bounds[0] = np.nextafter(low, -np.inf)  # so that the first bar has the lowest value, too
+    bars = len(bounds) - 1
+    shares = {i: np.diff(share_below(histogram, bounds)) for i, histogram in histograms.items()}
+    tallest = max(share.max() for share in shares.values()) or 1.0
     paths = []
-    for index, buckets, heights in shapes:
-        points = [f"M{_x(buckets[0].low_value, low, width):.1f},{HEIGHT}"]
-        for bucket, height in zip(buckets, heights, strict=True):
-            y = HEIGHT - height / tallest * (HEIGHT - 4)
-            left, right = (_x(v, low, width) for v in (bucket.low_value, bucket.high_value))
-            points.append(f"V{y:.1f}H{max(right, left + 1):.1f}")
-        points.append(f"V{HEIGHT}")
-        paths.append(f'<path class="line s{index}" d="{"".join(points)}"/>')
+    for index, heights in shares.items():
+        steps = "".join(
+            f"V{HEIGHT - height / tallest * (HEIGHT - 4):.1f}H{(bar + 1) / bars * WIDTH:.1f}"
+            for bar, height in enumerate(heights)
+        )
+        paths.append(f'<path class="line s{index}" d="M0,{HEIGHT}{steps}V{HEIGHT}"/>')
     return (
         f'<svg viewBox="0 0 {WIDTH} {HEIGHT + 16}" role="img">{"".join(paths)}'
         f'<line class="axis" x1="0" x2="{WIDTH}" y1="{HEIGHT}" y2="{HEIGHT}"/>'
         f'<text x="0" y="{HEIGHT + 13}">{_number(low)}</text>'
         f'<text x="{WIDTH}" y="{HEIGHT + 13}" text-anchor="end">{_number(high)}</text></svg>'
     )
-
-
-def _x(value: float, low: float, width: float) -> float:
-    return (value - low) / width * WIDTH
 
 
 def _top_values(columns: Mapping[str, Proto | None]) -> str:
@@ -232,11 +247,15 @@ padding:6px;vertical-align:top}
 """
 
 _SCRIPT = """
-const find=document.getElementById('find'),kind=document.getElementById('kind');
+const [find,kind,order]=['find','kind','order'].map(id=>document.getElementById(id));
 const cards=[...document.querySelectorAll('.card')];
 function show(){const q=find.value.toLowerCase(),k=kind.value;for(const c of cards){
 const d=c.dataset;c.hidden=!(d.name.includes(q)&&(!k||d.kind===k||(k==='odd'&&d.odd==='1')));}}
+function sort(){const k=order.value,by={'':()=>0,name:(a,b)=>a.dataset.name<b.dataset.name?-1:1,
+missing:(a,b)=>b.dataset.missing-a.dataset.missing,odd:(a,b)=>b.dataset.odd-a.dataset.odd}[k];
+document.querySelector('.grid').append(...[...cards].sort(by));}
 find.addEventListener('input',show);kind.addEventListener('change',show);
+order.addEventListener('change',sort);
 """
 
 _PAGE = """<!doctype html>
@@ -247,9 +266,13 @@ _PAGE = """<!doctype html>
 <h1>{title}</h1><ul class="legend">{legend}</ul>
 <h2>Anomalies</h2>{anomalies}
 <h2>{columns} columns</h2>
+<p class="none">Plots go from the 1st to the 99th percentile of the numbers.</p>
 <div class="tools"><input id="find" type="search" placeholder="Find a column" aria-label="Find">
 <select id="kind" aria-label="Kind"><option value="">all kinds</option><option>number</option>
 <option>text</option><option>label</option><option value="odd">with anomalies</option></select>
+<select id="order" aria-label="Order"><option value="">as they are</option>
+<option value="name">by name</option><option value="missing">most missing</option>
+<option value="odd">anomalies first</option></select>
 </div>
 <div class="grid">
 {cards}

@@ -346,6 +346,24 @@ def test_the_page() -> None:
     assert "src=" not in html
 
 
+def test_what_the_page_shows_of_a_column() -> None:
+    """Figures of every split, and plots that an extreme value does not make flat."""
+    price = [[float(1 + row % 50)] for row in range(999)] + [[1e6]]
+    splits = {name: statistics(data(seed=i, price=price), name) for i, name in enumerate("ab")}
+    html = page.render("shop", splits, [])
+    _, *cards = html.split("<section")
+    shown = {name: card for card in cards for name in data() if f'data-name="{name}"' in card}
+    assert shown.keys() == data().keys()
+    assert all(card.count('<span class="dot') == 2 for card in shown.values())
+    for text in (">1<", ">50<", "1,000,000", "<th>5%</th><td>3</td>", "<th>95%</th><td>48</td>"):
+        assert text in shown["price"]
+    assert ">1,000,000</text>" not in shown["price"]  # the end of the plot's axis
+    assert "<th>rate</th>" in shown["label:like"]
+    assert "<th>values, most</th><td>3</td>" in shown["liked_item"]
+    assert "values per row" in shown["liked_item"]
+    assert "phone" in shown["device"]
+
+
 def test_a_page_of_nothing() -> None:
     empty = {"train": statistics(data(rows=2, price=[[], []], device=[[], []]))}
     assert "no values" in page.render("nothing", empty, [])
