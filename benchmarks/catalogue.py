@@ -1,6 +1,6 @@
 """Trains every model with its defaults, three seeds each, and writes the table of docs/results.md.
 
-    python benchmarks/catalogue.py --data data/movielens/transform
+    python -m benchmarks.catalogue --data data/movielens/transform
 
 Figures are of the test split; settings are never chosen by it. Each data set has a table of its
 own. The runs stay in runs/catalogue: a command that was ended goes on.
@@ -16,8 +16,8 @@ from typing import Any
 import click
 import numpy as np
 import tf_keras as keras
-from tables import write
 
+from benchmarks.tables import write
 from tfrec import evaluate
 from tfrec.features import Features
 from tfrec.models.registry import ENTRIES
@@ -57,7 +57,7 @@ def main(data: str, models: tuple[str, ...], seeds: int) -> None:
     for name in ("global mean", "item mean"):
         found = runs[-1]["test"][name][label]
         rows.append([name, *(f"{found[metric]:.4f}" for metric in METRICS), "", "", ""])
-    command = f"python benchmarks/catalogue.py --data {data}"
+    command = f"python -m benchmarks.catalogue --data {data}"
     command += "".join(f" --model {shlex.quote(model)}" for model in models)
     write(f"catalogue {features.name}", command, HEADER, rows)
 

@@ -1,6 +1,6 @@
 """Two tasks of the Census-Income data: models of both against models of one.
 
-    python benchmarks/census.py --file census-income.test.gz
+    python -m benchmarks.census --file census-income.test.gz
 
 Income above 50,000 and never married, as in Ma et al. 2018 (MMoE), by AUC on the test split: 60% of
 the rows train, 20% validate. The table goes into docs/results.md. What is made stays in
@@ -19,8 +19,8 @@ import numpy as np
 import tf_keras as keras
 import yaml
 from apache_beam.options.pipeline_options import PipelineOptions
-from tables import write
 
+from benchmarks.tables import write
 from pipeline.checks import read
 from pipeline.run import run as make_data
 from tfrec.evaluation import evaluator
@@ -58,7 +58,7 @@ def main(source: Path, seeds: int) -> None:
         name = f"`{model}`, one for each task" if model == "dnn" else f"`{model}`"
         rows.append([name, *cells, f"{parameters:,}"])
         click.echo(" | ".join(rows[-1]))
-    command = f"python benchmarks/census.py --file {source.name}"
+    command = f"python -m benchmarks.census --file {source.name}"
     write("census", command, ("model", "AUC income", "AUC never married", "parameters"), rows)
 
 

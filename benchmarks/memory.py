@@ -1,6 +1,6 @@
 """Peak memory and examples/s of the models whose memory grows with the square of the fields.
 
-    python benchmarks/memory.py --model ffm --model xdeepfm
+    python -m benchmarks.memory --model ffm --model xdeepfm
 
 The work is that of throughput.py, 26 categories and 13 numbers, embeddings of 16, batches of
 4,096, but with tables of 100 rows, so that next to none of the memory is theirs. Every model is
@@ -14,7 +14,8 @@ import subprocess
 import sys
 
 import click
-from throughput import CATEGORIES, SETTINGS, measured
+
+from benchmarks.throughput import CATEGORIES, SETTINGS, measured
 
 WORK = {
     "ffm": {"dim": 16},
@@ -40,7 +41,7 @@ def main(models: tuple[str, ...], seconds: float, measure: bool) -> None:
     click.echo("| model | peak memory | examples/s |")
     click.echo("| --- | --- | --- |")
     for model in models:
-        command = [sys.executable, __file__, "--measure", "--model", model]
+        command = [sys.executable, "-m", "benchmarks.memory", "--measure", "--model", model]
         done = subprocess.run([*command, "--seconds", str(seconds)], capture_output=True, text=True)
         if done.returncode:
             lines = done.stderr.strip().splitlines() or [f"ended with code {done.returncode}"]

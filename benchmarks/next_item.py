@@ -1,6 +1,6 @@
 """Models of sequences: what each user takes next, on lines of items in the order they were taken.
 
-    python benchmarks/next_item.py --lines Beauty.txt --name beauty
+    python -m benchmarks.next_item --lines Beauty.txt --name beauty
 
 The file has lines `user item item …`. Every user's last item tests, the one before validates, and a
 model learns from the sequence of all others. All items are ranked but for those that the user took
@@ -20,9 +20,9 @@ import click
 import tf_keras as keras
 import yaml
 from apache_beam.options.pipeline_options import PipelineOptions
-from lines import to_csv
-from tables import write
 
+from benchmarks.lines import to_csv
+from benchmarks.tables import write
 from pipeline.checks import read
 from pipeline.run import run as make_data
 from tfrec import evaluate
@@ -76,7 +76,7 @@ def main(
     popular = found["test"]["popularity"]
     for among, metrics in popular.items():
         rows.append(["popularity", "", *_cells(metrics), among, "", ""])
-    command = f"python benchmarks/next_item.py --lines {lines.name} --name {name}"
+    command = f"python -m benchmarks.next_item --lines {lines.name} --name {name}"
     if candidates:
         command += f" --candidates {candidates.name}"
     command += "".join(f" --set {setting}" for setting in settings)

@@ -1,7 +1,7 @@
 """The work of `throughput.py` in another package: torch-rechub or DeepCTR, whichever is installed.
 
 Runs under that environment's Python, which needs neither this project nor its requirements:
-`python benchmarks/throughput.py --against /path/to/python`. Examples come from memory, in a plain
+`python -m benchmarks.throughput --against /path/to/python`. Examples come from memory, in a plain
 loop, with the package's own DeepFM under Adam.
 """
 

@@ -1,6 +1,6 @@
 """The pipeline's speed and memory on generated events.
 
-    python benchmarks/pipeline.py --rows 1000000
+    python -m benchmarks.pipeline --rows 1000000
 
 Every step is a process of its own, so that its peak of memory is its own too. Events are of Zipf
 distributed items, with vocabularies (users, items, brands, tags), a history with two features,
@@ -20,7 +20,8 @@ import click
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from tables import write
+
+from benchmarks.tables import write
 
 PLACE = Path("runs/pipeline")
 STEPS = ("ingest", "statistics", "schema", "validation", "transform")
@@ -70,7 +71,7 @@ def main(sizes: tuple[int, ...]) -> None:
             total, peak = total + seconds, max(peak, memory)
             table.append(_row(rows, f"`{step}`", seconds, memory))
         table.append(_row(rows, "all", total, peak))
-    command = "python benchmarks/pipeline.py" + "".join(f" --rows {rows}" for rows in sizes)
+    command = "python -m benchmarks.pipeline" + "".join(f" --rows {rows}" for rows in sizes)
     write("pipeline", command, ("events", "step", "seconds", "events/s", "peak MiB"), table)
 
 

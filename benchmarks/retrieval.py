@@ -1,6 +1,6 @@
 """Models that score all items, on pairs of users and items without times, as papers split them.
 
-    python benchmarks/retrieval.py --train train.txt --test test.txt --name gowalla
+    python -m benchmarks.retrieval --train train.txt --test test.txt --name gowalla
 
 The files have lines `user item item …`. A tenth of the training pairs, by hash, is held out first
 to see after how many epochs a model is best; then it is trained for as many on all of them, and
@@ -21,10 +21,10 @@ from pathlib import Path
 from typing import Any
 
 import click
-import tables
 import yaml
-from lines import to_csv
 
+from benchmarks import tables
+from benchmarks.lines import to_csv
 from tfrec.models.registry import ENTRIES
 
 RUNS = Path("runs/retrieval")
@@ -74,7 +74,7 @@ def main(train: Path, test: Path, name: str, models: tuple[str, ...], epochs: in
         seconds = f"{found['seconds'] / 60:.1f}"
         rows.append([*row, str(best), f"{found['parameters']:,}", seconds])
         click.echo(rows[-1])
-    command = "python benchmarks/retrieval.py"
+    command = "python -m benchmarks.retrieval"
     command += f" --train {train.name} --test {test.name} --name {name}"
     command += "".join(f" --model {shlex.quote(model)}" for model in models)
     command += f" --epochs {epochs}"

@@ -1,6 +1,6 @@
 """Examples per second of training, by size of the tables, from memory and from TFRecords.
 
-    python benchmarks/throughput.py --rows 1000000 --rows 10000000 --rounds 3 --against PYTHON
+    python -m benchmarks.throughput --rows 1000000 --rows 10000000 --rounds 3 --against PYTHON
 
 The work: 26 categories with ids by Zipf's law and 13 numbers, embeddings of 16, an MLP of 256 and
 128, batches of 4,096; `rows` are those of all tables together. Every measurement is a process of
@@ -76,7 +76,8 @@ def main(
     if not as_json:
         click.echo("| model | optimizer | rows | source | examples/s | peak memory |")
         click.echo("| --- | --- | --- | --- | --- | --- |")
-    own = [sys.executable, __file__, "--measure", "--model", model, "--optimizer", optimizer]
+    own = [sys.executable, "-m", "benchmarks.throughput", "--measure"]
+    own += ["--model", model, "--optimizer", optimizer]
     own += ["--precision", precision, "--seconds", str(seconds), *(["--jit"] if jit else [])]
     for size in rows:
         runs = {source: [*own, "--rows", str(size), "--source", source] for source in sources}

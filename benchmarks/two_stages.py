@@ -1,6 +1,6 @@
 """Latency of `recommend` in two stages, asked of the embedded server over gRPC and REST.
 
-    python benchmarks/two_stages.py --items 10000 --candidates 500 --model wide_deep --model din
+    python -m benchmarks.two_stages --items 10000 --candidates 500 --model wide_deep --model din
 
 Events are generated; the models are trained for one epoch each, since quality does not matter here.
 """
