@@ -181,11 +181,14 @@ class HistoryDeclaration(Strict):
         length: most events kept; the newest stay.
         features: declared features that are kept of each event, the item's id first.
         where: name of a binary label that must be 1.
+        gaps: keeps also how long before the example each event was, as a category
+            `<history>_gap` of powers of two of seconds.
     """
 
     length: PositiveInt
     features: Annotated[list[str], Field(min_length=1)]
     where: str | None = None
+    gaps: bool = False
 
 
 class NegativesDeclaration(Strict):

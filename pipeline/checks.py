@@ -71,6 +71,8 @@ def _check_histories(declaration: Declaration) -> None:
             if feature not in declaration.features:
                 near = nearest(feature, declaration.features)
                 raise UserError(f"{path}.features: no feature {feature!r}{near}")
+        if history.gaps and not declaration.time:
+            raise UserError(f"{path}.gaps: a gap needs 'time': its column")
         first = declaration.features[history.features[0]]
         if first.kind != "category" or first.many:
             raise UserError(
@@ -160,12 +162,13 @@ def _check_names(declaration: Declaration) -> None:
     features = [(name, "a feature") for name in declaration.features]
     features += [(name, "a label") for name in declaration.tasks]
     features += [(name, "a history's feature") for name, _ in declaration.history_features()]
-    features += [(cross.name, "a cross") for cross in declaration.crosses]
+    gaps = [(gap, "a history's gap") for h in declaration.histories if (gap := declaration.gap(h))]
+    features += [*gaps, *((cross.name, "a cross") for cross in declaration.crosses)]
     _check_unique(features)
     tables = [
         (name, "a table of its own") for name, f in declaration.features.items() if f.own_table
     ]
-    tables += [(cross.name, "a cross") for cross in declaration.crosses]
+    tables += [*gaps, *((cross.name, "a cross") for cross in declaration.crosses)]
     categories = [name for name, f in declaration.features.items() if f.tokens]
     vocabularies = dict.fromkeys(declaration.vocabulary(name) for name in categories)
     _check_unique([*tables, *((name, "a vocabulary") for name in vocabularies)])
@@ -203,8 +206,8 @@ def _check_columns(declaration: Declaration) -> None:
             )
     labelled = [label.column for label in declaration.labels.values()]
     raw = [(name, "a column") for name in dict.fromkeys([*taken, *labelled, *declaration.show])]
-    for history, declared in declaration.histories.items():
-        for column in dict.fromkeys(declaration.column(name) for name in declared.features):
+    for history in declaration.histories:
+        for column in declaration.history_columns(history):
             raw.append((f"{history}_{column}", "a column of a history"))
     _check_unique(raw)
 

@@ -102,6 +102,18 @@ class Declaration(Strict):
             raise UserError(f"no feature {name!r}{nearest(name, [*self.features, *known])}")
         return known[name]
 
+    def gap(self, history: str) -> str | None:
+        """Name of a history's feature that tells how long ago its events were, if it has one."""
+        return f"{history}_gap" if self.histories[history].gaps else None
+
+    def history_columns(self, history: str) -> list[str]:
+        """Raw columns that a history keeps of each event, the item's first."""
+        declared = self.histories[history]
+        columns = [self.column(feature) for feature in declared.features]
+        if declared.gaps and self.time:
+            columns.append(self.time)
+        return list(dict.fromkeys(columns))
+
     def history_features(self) -> Iterator[tuple[str, tuple[str, str]]]:
         """Names of what histories repeat, `<history>_<feature>`, with the two parts."""
         for history, declared in self.histories.items():

@@ -9,6 +9,7 @@ from pipeline.declaration import Declaration
 from pipeline.events import Layout
 from tfrec.features import (
     IDS,
+    NOW,
     NUMBERS,
     SPLITS,
     Column,
@@ -19,6 +20,8 @@ from tfrec.features import (
     Role,
     Table,
 )
+
+GAPS = 32  # ids of the time since an event; the last one begins at 2^30 seconds, 34 years
 
 
 def raw_columns(declaration: Declaration, optional: Collection[str] = ()) -> tuple[Column, ...]:
@@ -34,8 +37,8 @@ def raw_columns(declaration: Declaration, optional: Collection[str] = ()) -> tup
     for name in layout.inputs:
         required = name not in optional
         columns.append(Column(name, dtypes[layout.types[name]], None, required))
-    for history, declared in declaration.histories.items():
-        for name in dict.fromkeys(declaration.column(f) for f in declared.features):
+    for history in declaration.histories:
+        for name in declaration.history_columns(history):
             dtype = dtypes[layout.types[name]]
             columns.append(Column(f"{history}_{name}", dtype, history, required=False))
     return tuple(columns)
@@ -105,6 +108,9 @@ def describe(
             )
             for name in declared.features
         ]
+        if gap := declaration.gap(history):
+            column = f"{history}_{declaration.time}"
+            steps.append(Feature(gap, "category", "user", gap, mirrors=NOW + gap, column=column))
         histories.append(History(history, declared.length, tuple(steps)))
     crosses = tuple(
         Feature(

@@ -64,6 +64,8 @@ class Layout:
             types[column] = "string" if feature.tokens else "number"
             if feature.separator:
                 separators[column] = feature.separator
+        if declaration.time and any(history.gaps for history in declaration.histories.values()):
+            types.setdefault(declaration.time, "time")
         inputs = tuple(types)
         for label in declaration.labels.values():
             types.setdefault(label.column, "string" if label.equals is not None else "number")

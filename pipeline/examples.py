@@ -124,7 +124,7 @@ class MakeExamples(beam.DoFn):
             self.items = ItemColumns(declaration)
         self.histories = []
         for name, history in declaration.histories.items():
-            columns = dict.fromkeys(declaration.column(feature) for feature in history.features)
+            columns = declaration.history_columns(name)
             where = at(LABEL_PREFIX + history.where) if history.where else None
             parts = [(f"{name}_{c}", at(c), _TYPES[layout.types[c]]) for c in columns]
             self.histories.append(History(history.length, where, self.time, parts))

@@ -45,8 +45,9 @@ def infer(
     separated = {declaration.column(n) for n, f in declaration.features.items() if f.many}
     binary = {LABEL_PREFIX + n for n, f in declaration.labels.items() if f.task == "binary"}
     lengths = {
-        f"{history}_{declaration.column(feature)}": declaration.histories[history].length
-        for _, (history, feature) in declaration.history_features()
+        f"{history}_{column}": declared.length
+        for history, declared in declaration.histories.items()
+        for column in declaration.history_columns(history)
     }
     keys = {declaration.user, declaration.item, declaration.time}
     by_split = [features_of(split) for split in splits]

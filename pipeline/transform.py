@@ -10,7 +10,7 @@ import tensorflow_transform as tft
 
 from pipeline.blocks import FeatureDeclaration
 from pipeline.declaration import Declaration
-from pipeline.description import packed_fields
+from pipeline.description import GAPS, packed_fields
 from tfrec.crosses import crossed
 
 Tensors = dict[str, Any]
@@ -38,6 +38,10 @@ def make_preprocessing_fn(declaration: Declaration) -> Callable[[Tensors], Tenso
             for name in declared.features:
                 value = lookups.value(name, history)
                 values[f"{history}_{name}"] = value[:, -declared.length :]
+            if gap := declaration.gap(history):
+                now = inputs[str(declaration.time)]
+                ids = _gap_ids(now, inputs[f"{history}_{declaration.time}"])
+                values[gap] = ids[:, -declared.length :]
         for cross in declaration.crosses:
             parts = [values[name] for name in cross.features]
             values[cross.name] = crossed(parts, cross.buckets)
@@ -164,6 +168,13 @@ def _clock_ids(feature: FeatureDeclaration, seconds: tf.Tensor) -> tf.Tensor:
     if feature.kind == "hour":
         return 1 + tf.cast(tf.math.floormod(seconds, 86_400) // 3_600, tf.int64)
     return 1 + tf.cast(tf.math.floormod(seconds // 86_400 + 3, 7), tf.int64)
+
+
+def _gap_ids(now: tf.Tensor, then: tf.RaggedTensor) -> tf.RaggedTensor:
+    """Ids from 1 of the seconds that have gone by: 0, 1, 2 and 3, 4 to 7, …, 2^30 and more."""
+    seconds = tf.repeat(now, then.row_lengths()) - then.flat_values
+    ids = tf.raw_ops.Bucketize(input=seconds, boundaries=[2.0**n for n in range(GAPS - 1)])
+    return then.with_flat_values(1 + tf.cast(ids, tf.int64))
 
 
 def _bucket_ids(values: tf.Tensor, boundaries: tf.Tensor) -> tf.Tensor:

@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow_transform as tft
 
 from pipeline.declaration import Declaration
+from pipeline.description import GAPS
 from tfrec.features import Table
 from tfrec.strict import UserError
 
@@ -43,6 +44,8 @@ def tables(
                     "train; lower min_count or check the column"
                 )
             found[table] = Table(table, size, feature.oov_buckets)
+    for gap in filter(None, map(declaration.gap, declaration.histories)):
+        found[gap] = Table(gap, GAPS)
     for cross in declaration.crosses:
         found[cross.name] = Table(cross.name, cross.buckets)
     return list(found.values())

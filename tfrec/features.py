@@ -31,6 +31,9 @@ USER_KEY = "key:user"
 ITEM_KEY = "key:item"
 TIME_KEY = "key:time"
 
+NOW = "now:"
+NO_GAP = 1
+
 Role = Literal["user", "item", "context"]
 
 
@@ -70,7 +73,9 @@ class Feature:
         role: whom it describes.
         table: name of its table; None for a number.
         length: most values an example may have; None for exactly one.
-        mirrors: in a history, the feature of the candidate item that this one repeats.
+        mirrors: in a history, the feature of the candidate item that this one repeats. That of a
+            gap, the time since the event, is `NOW` and its own name, which is no input: the
+            candidate's id is always `NO_GAP`.
         column: raw input of the transform that it is made of; None for a cross.
         parts: of a cross, the features that it is made of, those of histories too.
     """
@@ -83,6 +88,11 @@ class Feature:
     mirrors: str | None = None
     column: str | None = None
     parts: tuple[str, ...] = ()
+
+    @property
+    def is_gap(self) -> bool:
+        """Whether it tells the time since an event of a history."""
+        return (self.mirrors or "").startswith(NOW)
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,8 @@ import numpy as np
 import tensorflow as tf
 
 from tests.support import FEATURES, batch, tensors
-from tfrec.layers.embedding import Embedding, Embeddings
+from tfrec.features import NOW, Feature, Table
+from tfrec.layers.embedding import Embedding, Embeddings, history_vectors
 
 
 def test_padding_is_zero_and_is_never_trained() -> None:
@@ -47,3 +48,19 @@ def test_features_of_one_table_share_its_vectors() -> None:
     np.testing.assert_array_equal(vectors["item"], vectors["second_item"])
     np.testing.assert_array_equal(vectors["item"], vectors["liked_item"][:, 0])
     assert len(layer.trainable_variables) == 3  # user, item, tags
+
+
+def test_a_candidate_is_seen_without_a_gap() -> None:
+    (history,) = FEATURES.histories
+    gap = Feature("liked_gap", "category", "user", "liked_gap", mirrors=f"{NOW}liked_gap")
+    history = dataclasses.replace(history, features=(history.features[0], gap))
+    features = dataclasses.replace(
+        FEATURES, tables=(*FEATURES.tables, Table("liked_gap", 32)), histories=(history,)
+    )
+    layer = Embeddings(features, 4, features.histories)
+    inputs = tensors(batch(6, features=features))
+    events, candidate, real = history_vectors(layer(inputs), inputs, history)
+    table = layer.tables["liked_gap"].table.numpy()
+    np.testing.assert_array_equal(candidate[:, 4:], np.repeat(table[1:2], 6, axis=0))
+    ids = inputs["liked_gap"].numpy()
+    np.testing.assert_array_equal(events[..., 4:][real], table[ids[ids != 0]])

@@ -126,7 +126,7 @@ def declare(**blocks: Any) -> Declaration:
         "weight": "weight",
         "histories": {
             "liked": {"length": 3, "features": ["item", "genres", "price"], "where": "like"},
-            "seen": {"length": 5, "features": ["item"]},
+            "seen": {"length": 5, "features": ["item"], "gaps": True},
         },
         "crosses": [
             {"features": ["user", "genres"], "buckets": 50},

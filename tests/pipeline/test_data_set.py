@@ -246,6 +246,9 @@ def test_histories_use_the_ids_of_what_they_repeat(data_set):
             expected = [by_item[row["item"]][0] for row in seen]
             assert example["seen_item$ragged_values"].tolist() == expected
         assert len(example["seen_item$ragged_values"]) == len(seen)
+        gaps = [event["time"] - row["time"] for row in seen]
+        expected = [1 + gap.bit_length() for gap in gaps]  # 1 second, 2 and 3, 4 to 7, …
+        assert example["seen_gap$ragged_values"].tolist() == expected
         liked = history(event, data_set, 99, liked=True)
         if len({row["time"] for row in liked}) == len(liked):
             events = [by_item[row["item"]] for row in liked[-3:]]

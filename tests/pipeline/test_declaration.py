@@ -164,6 +164,14 @@ def test_parts_of_the_time_need_one():
         shop.tiny("events.csv", features={**shop.FEATURES, **features}, time=None)
 
 
+def test_a_gap_needs_a_time():
+    values = changed("histories.liked.gaps", True)
+    shop.checked_declaration(values)
+    del values["time"]
+    values["split"] = {"kind": "random"}
+    assert "histories.liked.gaps: a gap needs 'time'" in problem(values)
+
+
 @pytest.mark.parametrize("missing", ["item", "time", "histories"])
 def test_what_sequences_need(missing: str):
     values = changed("examples", "sequences")
@@ -200,6 +208,15 @@ def test_a_shared_vocabulary_has_one_setting(key: str):
 )
 def test_names_do_not_clash(path: str, value: Any, name: str):
     assert f"the name {name!r} is both" in problem(changed(path, value))
+
+
+def test_a_gap_has_a_name_of_its_own():
+    values = changed("histories.liked.gaps", True)
+    values["features"]["liked_gap"] = {"kind": "number", "role": "item"}
+    assert "the name 'liked_gap' is both" in problem(values)
+    values = changed("features.item.vocabulary", "liked_gap")
+    values["histories"]["liked"]["gaps"] = True
+    assert "the name 'liked_gap' is both" in problem(values)
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ def test_features(data_set):
     assert sizes == {
         "user": (24, 1), "item": (sum(c >= 4 for c in counts.values()), 3), "genres": (4, 1),
         "genre": (5, 1), "brand": (5, 1), "zip": (5, 0), "device": (2, 1), "age": (4, 0),
-        "hour": (24, 0), "weekday": (7, 0),
+        "hour": (24, 0), "weekday": (7, 0), "seen_gap": (32, 0),
         "user_x_genres": (50, 0), "age_x_device": (40, 0), "liked_item_x_item": (60, 0),
     }  # fmt: skip
     assert {f.name for f in features.numbers} == {
@@ -54,6 +54,9 @@ def test_features(data_set):
         ("liked_genres", "category", "genres", 3, "genres"),
         ("liked_price", "number", None, None, "price"),
     ]
+    gap = seen.features[-1]
+    assert (gap.name, gap.kind, gap.column, gap.is_gap) == ("seen_gap", "category", "seen_time", 1)
+    assert features.table(gap.table).size == 33
 
 
 def test_columns_of_a_request(data_set):
@@ -74,6 +77,7 @@ def test_columns_of_a_request(data_set):
         "liked_genres": ("string", "liked", False),
         "liked_price": ("float32", "liked", False),
         "seen_item": ("string", "seen", False),
+        "seen_time": ("int64", "seen", False),
     }
 
 

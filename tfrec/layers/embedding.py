@@ -5,7 +5,7 @@ from __future__ import annotations
 import tensorflow as tf
 import tf_keras as keras
 
-from tfrec.features import Feature, Features, History
+from tfrec.features import NO_GAP, Feature, Features, History
 
 
 @keras.utils.register_keras_serializable("tfrec")
@@ -59,7 +59,8 @@ class Embeddings(keras.layers.Layer):
         stddev: of the initial vectors.
 
     Call: dict of inputs → dict of vectors by feature name, (batch, dim) for a category (the mean
-    of its values where it may have many), (batch, events, dim) for a history's category.
+    of its values where it may have many), (batch, events, dim) for a history's category; for
+    what a gap mirrors, the candidate's (batch, dim).
     """
 
     def __init__(
@@ -85,6 +86,8 @@ class Embeddings(keras.layers.Layer):
         for feature in self.embedded:
             table, ids = self.tables[feature.table], inputs[feature.name]
             vectors[feature.name] = table(ids, mean=bool(feature.length))
+            if feature.is_gap:
+                vectors[str(feature.mirrors)] = table(tf.fill(tf.shape(ids)[:1], NO_GAP))
         return vectors
 
 
