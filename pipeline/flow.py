@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -37,12 +38,20 @@ class Flow:
         counts: of examples, by split.
         ingested: output of the step `ingest`.
         place: the data set directory in the making.
+        analyse: makes the transform function of the batches that are learned from, the
+            configuration of their tensors and the preprocessing_fn.
     """
 
     def __init__(
-        self, declaration: Declaration, counts: dict[str, int], ingested: Path, place: Path
+        self,
+        declaration: Declaration,
+        counts: dict[str, int],
+        ingested: Path,
+        place: Path,
+        analyse: Callable[..., Any],
     ) -> None:
         self.declaration, self.ingested, self.place = declaration, ingested, str(place)
+        self.analyse = analyse
         self.shards = {
             split: declaration.shards or max(SHARDS, math.ceil(count / ROWS_OF_SHARD))
             for split, count in counts.items()
@@ -69,9 +78,8 @@ class Flow:
         )
         keep("sample", sample)
         with tft_beam.Context(temp_dir=self.temporary, passthrough_keys=passed & set(schema.names)):
-            transform = (outputs[declaration.learned_from], config) | tft_beam.AnalyzeDataset(
-                make_preprocessing_fn(declaration)
-            )
+            learned = outputs[declaration.learned_from]
+            transform = self.analyse(learned, config, make_preprocessing_fn(declaration))
             _ = transform | tft_beam.WriteTransformFn(f"{self.place}/transform")
             _ = metadata | tft_beam.WriteMetadata(f"{self.place}/transform/metadata", pipeline)
             transformed = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import json
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -96,6 +97,8 @@ def _run(step: Step, force: bool) -> tuple[str, About]:
     key = digest_of_values([step.name, settings, code, inputs])
     if before := step.kept(key, force):
         return "kept", before
+    if force and step.leaves:
+        shutil.rmtree(workspace.root / step.leaves, ignore_errors=True)
     started, clock = datetime.datetime.now(datetime.UTC), time.monotonic()
 
     def about(output: str, counts: dict[str, Any]) -> About:

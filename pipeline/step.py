@@ -32,6 +32,7 @@ class Step(ABC):
     name: ClassVar[str]
     needs: ClassVar[tuple[str, ...]] = ()
     code: ClassVar[tuple[str, ...]] = DATA_CODE
+    leaves: ClassVar[str | None] = None  # directory beside the outputs, for later runs to be faster
     resumes: ClassVar[bool] = False  # goes on in what a run that was ended has left
 
     def __init__(

@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import apache_beam as beam
 import tensorflow as tf
 import tensorflow_transform as tft
 from tensorflow_metadata.proto.v0 import statistics_pb2
@@ -16,15 +17,18 @@ from pipeline.data_steps import StatisticsStep
 from pipeline.description import describe
 from pipeline.events import Layout
 from pipeline.flow import Flow
-from pipeline.graph import run_graph
-from pipeline.ingest import REPORT, Ingest
+from pipeline.graph import Keep, run_graph
+from pipeline.ingest import REPORT, Ingest, ReadExamples
+from pipeline.spans import KeptAnalysis, Plan, analyse_whole
 from pipeline.statistics import FILE_NAME, common, features_of, read
-from pipeline.step import Step
+from pipeline.step import Step, code_digest
 from pipeline.vocabularies import tables, write_vocabularies
 from pipeline.workspace import digest_of_files, digest_of_values
 from pipeline.writers import split_counts
-from tfrec.features import LABEL_PREFIX, Features
+from tfrec.features import LABEL_PREFIX, TIME_KEY, Features
 from tfrec.strict import UserError
+
+WORTH_KEEPING = 1_000_000  # events from which on spans, which make the graph longer, save time
 
 
 class Transform(Step):
@@ -35,6 +39,7 @@ class Transform(Step):
 
     name = "transform"
     needs = (Ingest.name, StatisticsStep.name)
+    leaves = "analysis"
 
     def settings(self) -> Any:
         return self.declaration.data_set()
@@ -46,8 +51,12 @@ class Transform(Step):
         self._check_columns(learned)
         (place / "examples").mkdir()
         counts = {s: statistics[s].num_examples for s in declaration.given_splits}
-        flow = Flow(declaration, counts, self.input(Ingest.name), place)
+        plan = self._plan(learned.num_examples, place)
+        analyse = plan.analyse if plan else analyse_whole
+        flow = Flow(declaration, counts, self.input(Ingest.name), place, analyse)
         kept = run_graph(flow.build, self.options, place)
+        if plan:
+            plan.keep()
         shutil.rmtree(flow.temporary)
         output = tft.TFTransformOutput(str(place / "transform"))
         known = tables(declaration, output, kept["ids"])
@@ -61,7 +70,27 @@ class Transform(Step):
             for example in kept["sample"]:
                 writer.write(example)
         self._copy(place)
-        return {"examples": counts, "tables": {table.name: table.size for table in known}}
+        new = sum(span.events for span in plan.new) if plan else learned.num_examples
+        sizes = {table.name: table.size for table in known}
+        return {"examples": counts, "tables": sizes, "analysed": [new, learned.num_examples]}
+
+    def _plan(self, events: int, place: Path) -> Plan | None:
+        """How to analyse by spans of time, where there is one and that is worth it."""
+        if self.declaration.time is None or events < WORTH_KEEPING:
+            return None
+        of = digest_of_values([self.settings(), code_digest(self.code)])
+        kept = KeptAnalysis(self.workspace.root / self.leaves, of)
+        name, columns = self.declaration.learned_from, list(Layout.of(self.declaration).inputs)
+
+        def build(pipeline: beam.Pipeline, keep: Keep) -> None:
+            batches = pipeline | ReadExamples(
+                self.input(Ingest.name), name, list(dict.fromkeys([*columns, TIME_KEY]))
+            )
+            keep("spans", kept.find(batches, columns))
+
+        return kept.plan(
+            run_graph(build, self.options, place)["spans"], place / ".tft" / self.leaves
+        )
 
     def _check_columns(self, learned: statistics_pb2.DatasetFeatureStatistics) -> None:
         declaration = self.declaration
@@ -105,4 +134,6 @@ class Transform(Step):
         return digest_of_files(files, place)
 
     def told(self, counts: dict[str, Any]) -> list[str]:
-        return [f"{split_counts(counts['examples'])}; {self.output}"]
+        new, events = counts["analysed"]
+        analysed = "" if new == events else f"; analysed {new:,} of {events:,} training events"
+        return [f"{split_counts(counts['examples'])}{analysed}; {self.output}"]
