@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import apache_beam as beam
+import pyarrow as pa
 import tensorflow as tf
 import tensorflow_transform.beam as tft_beam
 from google.protobuf import text_format
@@ -78,7 +79,7 @@ class Flow:
         )
         keep("sample", sample)
         with tft_beam.Context(temp_dir=self.temporary, passthrough_keys=passed & set(schema.names)):
-            learned = outputs[declaration.learned_from]
+            learned = self._learned(pipeline, schema)
             transform = self.analyse(learned, config, make_preprocessing_fn(declaration))
             _ = transform | tft_beam.WriteTransformFn(f"{self.place}/transform")
             _ = metadata | tft_beam.WriteMetadata(f"{self.place}/transform/metadata", pipeline)
@@ -87,6 +88,20 @@ class Flow:
                 for name, batches in outputs.items()
             }
         self._count(transformed, keep)
+
+    def _learned(self, pipeline: beam.Pipeline, schema: pa.Schema) -> beam.PCollection:
+        """Raw examples to analyse, with empty histories: nothing is learned from these.
+
+        They are read by themselves, so that the runner need not hold them for the transform.
+        """
+        histories = {column.name for column in raw_columns(self.declaration) if column.history}
+        columns = [name for name in schema.names if name not in histories]
+        read = ReadExamples(self.ingested, self.declaration.learned_from, columns)
+        return (
+            pipeline
+            | "learned examples" >> read
+            | "empty histories" >> beam.Map(_with_empty_lists, schema)
+        )
 
     def _transform_one(self, name: str, data: Any, transform: Any) -> beam.PCollection:
         """Transforms one output, and writes it if it is a split."""
@@ -103,7 +118,9 @@ class Flow:
                     beam.pvalue.AsSingleton(metadata.deferred_metadata),
                 )
                 | f"write {name}"
-                >> writers.WriteShards(f"{self.place}/examples", name, self.shards[name])
+                >> writers.WriteShards(
+                    f"{self.place}/examples", name, self.shards[name], f"{self.temporary}/{name}"
+                )
             )
         return batches
 
@@ -142,6 +159,19 @@ def _depths(declaration: Declaration) -> dict[str, int]:
     depths = {name: 0 for name, feature in declaration.features.items() if feature.many}
     depths.update({cross.name: 0 for cross in declaration.crosses})
     return depths
+
+
+def _with_empty_lists(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
+    """A batch with all columns of a schema, those that it does not have as empty lists."""
+    offsets = pa.repeat(pa.scalar(0, pa.int64()), batch.num_rows + 1)
+    present = set(batch.schema.names)
+    arrays = [
+        batch.column(field.name)
+        if field.name in present
+        else pa.LargeListArray.from_arrays(offsets, pa.array([], field.type.value_type))
+        for field in schema
+    ]
+    return pa.RecordBatch.from_arrays(arrays, schema.names)
 
 
 def _content_hash(example: bytes) -> tuple[int, bytes]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import uuid
 import zlib
 from collections.abc import Iterable, Iterator
@@ -11,47 +12,55 @@ import apache_beam as beam
 import numpy as np
 import pyarrow as pa
 import tensorflow as tf
+from apache_beam.transforms.window import GlobalWindow
+from apache_beam.utils.windowed_value import WindowedValue
 from tfx_bsl.coders.example_coder import RecordBatchToExamplesEncoder
 
 from pipeline.progress import advance
 from tfrec.features import IDS, SPLITS
 
+BYTES_OF_PIECES = 2**25  # of examples that a worker holds before it writes pieces of shards
+
+Piece = tuple[str, int, int]  # file, where it begins, how long it is
+
 
 class WriteShards(beam.PTransform):
     """Writes lists of serialized examples to `<directory>/<split>-0000i-of-0000n.tfrecord`.
 
-    A list goes through the runner as one element for each file, since every element costs as much
-    as an example's transform. An example's place is the hash of its content: the order is as good
-    as shuffled, and the same events give the same bytes on any runner. A retried shard replaces
-    itself.
+    Examples do not go through the runner, which may hold in memory what it groups: pieces of the
+    shards go to files, and the runner is told where they are. An example's place is the hash of
+    its content: the order is as good as shuffled, and the same events give the same bytes on any
+    runner. A retried shard replaces itself.
 
     Args:
-        directory: local or remote.
+        directory: local or remote, that all workers see.
         split: of the examples.
         shards: number of files.
+        temporary: directory of the pieces, that all workers see; left to be deleted.
     """
 
-    def __init__(self, directory: str, split: str, shards: int) -> None:
+    def __init__(self, directory: str, split: str, shards: int, temporary: str) -> None:
         super().__init__()
         self.directory, self.split, self.shards = directory, split, shards
+        self.temporary = temporary
 
     def expand(self, examples: beam.PCollection) -> beam.PCollection:
-        shards = self.shards
         indices = examples.pipeline | beam.Create(
-            [(index, []) for index in range(shards)]  # an empty shard is a file too
+            [(index, None) for index in range(self.shards)]  # an empty shard is a file too
         )
-        keyed = examples | "by shard" >> beam.FlatMap(_by_shard, shards)
+        pieces = examples | "pieces" >> beam.ParDo(WritePieces(self.shards, self.temporary))
         return (
-            (keyed, indices)
+            (pieces, indices)
             | beam.Flatten()
             | beam.GroupByKey()
             | "write" >> beam.MapTuple(self._write)
         )
 
-    def _write(self, index: int, parts: Iterable[list[bytes]]) -> None:
+    def _write(self, index: int, pieces: Iterable[Piece | None]) -> None:
         name = f"{self.split}-{index:05d}-of-{self.shards:05d}.tfrecord"
         path = f"{self.directory}/{name}"
         partial = f"{path}.{uuid.uuid4().hex}"
+        parts = map(_read_piece, filter(None, pieces))
         rows = sorted((zlib.crc32(example), example) for part in parts for example in part)
         with tf.io.TFRecordWriter(partial) as writer:
             for _, example in rows:
@@ -60,11 +69,56 @@ class WriteShards(beam.PTransform):
         advance("rows written", len(rows))
 
 
-def _by_shard(examples: list[bytes], shards: int) -> Iterable[tuple[int, list[bytes]]]:
-    found: dict[int, list[bytes]] = {}
-    for example in examples:
-        found.setdefault(zlib.crc32(example) % shards, []).append(example)
-    return found.items()
+class WritePieces(beam.DoFn):
+    """Lists of serialized examples to `(shard, where a piece of it is)`.
+
+    Args:
+        shards: number of them.
+        directory: of the files, each with pieces of all shards.
+    """
+
+    def __init__(self, shards: int, directory: str) -> None:
+        super().__init__()
+        self.shards, self.directory = shards, directory
+
+    def start_bundle(self) -> None:
+        self.held: list[bytes] = []
+        self.size = 0
+
+    def process(self, examples: list[bytes]) -> Iterator[tuple[int, Piece]]:
+        self.held += examples
+        self.size += sum(map(len, examples))
+        if self.size >= BYTES_OF_PIECES:
+            yield from self._flush()
+
+    def finish_bundle(self) -> Iterator[WindowedValue]:
+        for piece in self._flush():
+            yield WindowedValue(piece, 0, [GlobalWindow()])
+
+    def _flush(self) -> Iterator[tuple[int, Piece]]:
+        by_shard: dict[int, list[bytes]] = {}
+        for example in self.held:
+            by_shard.setdefault(zlib.crc32(example) % self.shards, []).append(example)
+        self.start_bundle()
+        if not by_shard:
+            return
+        tf.io.gfile.makedirs(self.directory)
+        path, start = f"{self.directory}/{uuid.uuid4().hex}", 0
+        found = []
+        with tf.io.gfile.GFile(path, "wb") as file:
+            for shard, examples in by_shard.items():
+                data = pickle.dumps(examples)
+                file.write(data)
+                found.append((shard, (path, start, len(data))))
+                start += len(data)
+        yield from found
+
+
+def _read_piece(piece: Piece) -> list[bytes]:
+    path, start, size = piece
+    with tf.io.gfile.GFile(path, "rb") as file:
+        file.seek(start)
+        return pickle.loads(file.read(size))
 
 
 def encode(batch: pa.RecordBatch, schema: Any = None) -> list[bytes]:
