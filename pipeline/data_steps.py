@@ -17,6 +17,7 @@ from pipeline.declaration import Declaration
 from pipeline.events import REJECTED, ParseEvents
 from pipeline.graph import Keep, run_graph
 from pipeline.ingest import Ingest, ReadExamples, example_schema
+from pipeline.shared import Shared
 from pipeline.sources import ReadSource, digests
 from pipeline.statistics import Statistics
 from pipeline.step import Step
@@ -54,10 +55,10 @@ class StatisticsStep(Step):
         rows = {name: dataset.num_examples for name, dataset in found.items()}
         return {"columns": columns, "rows": rows}
 
-    def _build(self, pipeline: beam.Pipeline, keep: Keep) -> None:
+    def _build(self, pipeline: beam.Pipeline, keep: Keep, shared: Shared) -> None:
         examples = self.input(Ingest.name)
         data = {
-            name: pipeline | f"{name} examples" >> ReadExamples(examples, name)
+            name: pipeline | f"{name} examples" >> ReadExamples(examples, name, shared)
             for name in self.declaration.outputs
         }
         if self.declaration.validation.serving:

@@ -12,7 +12,6 @@ import apache_beam as beam
 import pyarrow as pa
 import tensorflow as tf
 import tensorflow_transform.beam as tft_beam
-from google.protobuf import text_format
 from tensorflow_transform.tf_metadata import dataset_metadata
 from tfx_bsl.tfxio.tensor_adapter import TensorAdapterConfig
 from tfx_bsl.tfxio.tensor_representation_util import InferTensorRepresentationsFromMixedSchema
@@ -23,6 +22,7 @@ from pipeline.description import packed_fields, raw_columns, tables_of_fields
 from pipeline.events import Layout
 from pipeline.graph import Keep
 from pipeline.ingest import ReadExamples, example_schema
+from pipeline.shared import Shared
 from pipeline.transform import make_preprocessing_fn
 from tfrec.features import IDS, LABEL_PREFIX, WEIGHT
 
@@ -38,7 +38,7 @@ class Flow:
         declaration: of the data set.
         counts: of examples, by split.
         ingested: output of the step `ingest`.
-        place: the data set directory in the making.
+        shared: where workers read and write.
         analyse: makes the transform function of the batches that are learned from, the
             configuration of their tensors and the preprocessing_fn.
     """
@@ -48,25 +48,23 @@ class Flow:
         declaration: Declaration,
         counts: dict[str, int],
         ingested: Path,
-        place: Path,
+        shared: Shared,
         analyse: Callable[..., Any],
     ) -> None:
-        self.declaration, self.ingested, self.place = declaration, ingested, str(place)
+        self.declaration, self.ingested, self.shared = declaration, ingested, shared
         self.analyse = analyse
         self.shards = {
             split: declaration.shards or max(SHARDS, math.ceil(count / ROWS_OF_SHARD))
             for split, count in counts.items()
         }
-        self.temporary = f"{place}/.tft"
 
     def build(self, pipeline: beam.Pipeline, keep: Keep) -> None:
         declaration, schema = self.declaration, example_schema(self.declaration)
         outputs = {
-            name: pipeline | f"{name} examples" >> ReadExamples(self.ingested, name)
+            name: pipeline | f"{name} examples" >> ReadExamples(self.ingested, name, self.shared)
             for name in declaration.outputs
         }
-        metadata = dataset_metadata.DatasetMetadata.from_feature_spec(raw_spec(declaration))
-        (Path(self.place) / "schema.pbtxt").write_text(text_format.MessageToString(metadata.schema))
+        metadata = raw_metadata(declaration)
         representations = InferTensorRepresentationsFromMixedSchema(metadata.schema)
         config = TensorAdapterConfig(schema, representations)
         layout = Layout.of(declaration)
@@ -78,11 +76,14 @@ class Flow:
             | "sample" >> beam.combiners.Top.Smallest(SAMPLE_ROWS, key=_content_hash)
         )
         keep("sample", sample)
-        with tft_beam.Context(temp_dir=self.temporary, passthrough_keys=passed & set(schema.names)):
+        with tft_beam.Context(
+            temp_dir=f"{self.shared.temporary}/tft", passthrough_keys=passed & set(schema.names)
+        ):
             learned = self._learned(pipeline, schema)
             transform = self.analyse(learned, config, make_preprocessing_fn(declaration))
-            _ = transform | tft_beam.WriteTransformFn(f"{self.place}/transform")
-            _ = metadata | tft_beam.WriteMetadata(f"{self.place}/transform/metadata", pipeline)
+            graph = f"{self.shared.output}/transform"
+            _ = transform | tft_beam.WriteTransformFn(graph)
+            _ = metadata | tft_beam.WriteMetadata(f"{graph}/metadata", pipeline)
             transformed = {
                 name: self._transform_one(name, (batches, config), transform)
                 for name, batches in outputs.items()
@@ -96,7 +97,7 @@ class Flow:
         """
         histories = {column.name for column in raw_columns(self.declaration) if column.history}
         columns = [name for name in schema.names if name not in histories]
-        read = ReadExamples(self.ingested, self.declaration.learned_from, columns)
+        read = ReadExamples(self.ingested, self.declaration.learned_from, self.shared, columns)
         return (
             pipeline
             | "learned examples" >> read
@@ -119,7 +120,10 @@ class Flow:
                 )
                 | f"write {name}"
                 >> writers.WriteShards(
-                    f"{self.place}/examples", name, self.shards[name], f"{self.temporary}/{name}"
+                    f"{self.shared.output}/examples",
+                    name,
+                    self.shards[name],
+                    f"{self.shared.temporary}/{name}",
                 )
             )
         return batches
@@ -140,6 +144,11 @@ class Flow:
         ]
         longest = lists | "lists" >> beam.Flatten() | "longest" >> beam.CombinePerKey(max)
         keep("lengths", longest | "lengths" >> beam.combiners.ToDict())
+
+
+def raw_metadata(declaration: Declaration) -> dataset_metadata.DatasetMetadata:
+    """The transform's inputs, as tf.Transform describes them."""
+    return dataset_metadata.DatasetMetadata.from_feature_spec(raw_spec(declaration))
 
 
 def raw_spec(declaration: Declaration) -> dict[str, Any]:

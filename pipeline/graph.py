@@ -6,7 +6,6 @@ import errno
 import os
 import pickle
 import re
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from rich.console import Console
 
 from pipeline.progress import Progress
+from pipeline.shared import Shared
 from tfrec.strict import UserError
 
 _OF_DISKS = [
@@ -27,15 +27,15 @@ Keep = Callable[[str, beam.PCollection], None]
 
 
 def run_graph(
-    build: Callable[[beam.Pipeline, Keep], None], options: PipelineOptions, place: Path
+    build: Callable[[beam.Pipeline, Keep, Shared], None], options: PipelineOptions, place: Path
 ) -> dict[str, Any]:
     """Builds a graph and runs it.
 
     Args:
-        build: is given the pipeline, and a function that keeps the one element of a collection
-            under a name.
+        build: is given the pipeline, a function that keeps the one element of a collection under
+            a name, and the directory in which workers read and write.
         options: of Beam.
-        place: directory that workers can write to.
+        place: directory of the step, where their output is in the end.
 
     Returns:
         What was kept, by name.
@@ -43,19 +43,26 @@ def run_graph(
     Raises:
         UserError: what a step has raised, without the name of the step that Beam adds.
     """
-    with tempfile.TemporaryDirectory(prefix=".kept.", dir=place) as work:
+    shared = Shared(options, place)
+    kept: dict[str, str] = {}
 
-        def keep(name: str, value: beam.PCollection) -> None:
-            _ = value | f"keep {name}" >> beam.Map(_dump, f"{work}/{name}.pickle")
+    def keep(name: str, value: beam.PCollection) -> None:
+        kept[name] = f"{shared.temporary}/{name}.pickle"
+        _ = value | f"keep {name}" >> beam.Map(_dump, kept[name])
 
+    try:
+        tf.io.gfile.makedirs(shared.temporary)
         pipeline = beam.Pipeline(options=options)
-        build(pipeline, keep)
+        build(pipeline, keep, shared)
         try:
             with Progress(Console(stderr=True)):
                 pipeline.run().wait_until_finish()
         except (UserError, OSError, RuntimeError) as error:
             raise _of_step(error, place) from error
-        return {path.stem: pickle.loads(path.read_bytes()) for path in Path(work).iterdir()}
+        shared.fetch()
+        return {name: _load(path) for name, path in kept.items() if tf.io.gfile.exists(path)}
+    finally:
+        shared.clear()
 
 
 def _of_step(error: Exception, place: Path) -> Exception:
@@ -72,3 +79,8 @@ def _of_step(error: Exception, place: Path) -> Exception:
 def _dump(value: Any, path: str) -> None:
     with tf.io.gfile.GFile(path, "wb") as file:
         file.write(pickle.dumps(value))
+
+
+def _load(path: str) -> Any:
+    with tf.io.gfile.GFile(path, "rb") as file:
+        return pickle.loads(file.read())

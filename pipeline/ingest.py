@@ -18,6 +18,7 @@ from pipeline.description import catalogue_columns, raw_columns
 from pipeline.events import MALFORMED, REJECTED, Layout, ParseEvents
 from pipeline.examples import ExamplesBySplit
 from pipeline.graph import Keep, run_graph
+from pipeline.shared import Shared
 from pipeline.sources import ReadSource, digests
 from pipeline.step import Step
 from pipeline.writers import split_counts
@@ -66,7 +67,7 @@ class Ingest(Step):
         return digests(self.declaration.source)
 
     def make(self, place: Path) -> dict[str, Any]:
-        kept = run_graph(lambda p, keep: self._build(p, keep, place), self.options, place)
+        kept = run_graph(self._build, self.options, place)
         rejected = kept["rejected"]
         malformed = sum(n for reason, (n, _) in rejected.items() if reason.endswith(MALFORMED))
         report = {
@@ -78,8 +79,8 @@ class Ingest(Step):
         (place / REPORT).write_text(json.dumps(report, indent=1) + "\n")
         return report
 
-    def _build(self, pipeline: beam.Pipeline, keep: Keep, place: Path) -> None:
-        declaration = self.declaration
+    def _build(self, pipeline: beam.Pipeline, keep: Keep, shared: Shared) -> None:
+        declaration, place = self.declaration, shared.output
         raw = pipeline | "source" >> ReadSource(declaration, list(Layout.of(declaration).types))
         parsed = raw | "parse" >> beam.ParDo(ParseEvents(declaration)).with_outputs(
             REJECTED, main="events"
@@ -101,7 +102,7 @@ class Ingest(Step):
         if declaration.user and declaration.item:
             self._interactions(outputs, place)
 
-    def _interactions(self, outputs: dict[str, beam.PCollection], place: Path) -> None:
+    def _interactions(self, outputs: dict[str, beam.PCollection], place: str) -> None:
         """One row per event: its user, item, time and split."""
         negatives = self.declaration.negatives
         drawn = LABEL_PREFIX + negatives.label if negatives else None
@@ -116,7 +117,7 @@ class Ingest(Step):
         write = _write(f"{place}/interactions/interactions", schema)
         _ = tables | "interactions" >> beam.Flatten() | "write interactions" >> write
 
-    def _catalogue(self, events: beam.PCollection, place: Path) -> None:
+    def _catalogue(self, events: beam.PCollection, place: str) -> None:
         """One row per item, as its newest event describes it."""
         item, types = self.declaration.item, Layout.of(self.declaration).types
         columns = [str(item), *catalogue_columns(self.declaration)]
@@ -179,12 +180,17 @@ class ReadExamples(beam.PTransform):
     Args:
         directory: output of `Ingest`.
         output: whose examples.
+        shared: where workers find them.
         columns: to read; all unless given.
     """
 
-    def __init__(self, directory: Path, output: str, columns: list[str] | None = None) -> None:
+    def __init__(
+        self, directory: Path, output: str, shared: Shared, columns: list[str] | None = None
+    ) -> None:
         super().__init__()
-        self.files = [str(path) for path in sorted((directory / "examples" / output).iterdir())]
+        folder = directory / "examples" / output
+        names = sorted(path.name for path in folder.iterdir())
+        self.files = [f"{shared.seen(folder)}/{name}" for name in names]
         self.columns = columns
 
     def expand(self, begin: beam.pvalue.PBegin) -> beam.PCollection[pa.RecordBatch]:

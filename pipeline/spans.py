@@ -22,8 +22,10 @@ import pyarrow as pa
 import tensorflow_transform.beam as tft_beam
 from tensorflow_transform.beam import analyzer_cache
 
+from pipeline.shared import Shared
 from tfrec.features import TIME_KEY
 
+PARTS = "analysis"  # what new spans add, until all is done
 MOST = 4  # spans; every one makes the graph longer
 
 Found = tuple[int, int, int]  # newest time, number and digest of some events
@@ -86,12 +88,10 @@ class KeptAnalysis:
             | "spans" >> beam.combiners.ToDict()
         )
 
-    def plan(self, found: dict[int, Found], place: Path) -> Plan:
-        """How to analyse; the smallest neighbours become one span where there are too many.
+    def plan(self, found: dict[int, Found]) -> Plan:
+        """How to analyse what `find` has found.
 
-        Args:
-            found: by `find`.
-            place: where the new spans' parts are left until all is done.
+        The smallest neighbours become one span where there are too many.
         """
         spans = []
         for index, (until, events, digest) in sorted(found.items()):
@@ -101,7 +101,7 @@ class KeptAnalysis:
             sizes = [a.events + b.events for a, b in itertools.pairwise(spans)]
             least = sizes.index(min(sizes))
             spans[least : least + 2] = [spans[least].with_next(spans[least + 1])]
-        return Plan(self, spans, place)
+        return Plan(self, spans)
 
 
 @dataclass(frozen=True)
@@ -111,12 +111,10 @@ class Plan:
     Attributes:
         kept: by earlier runs.
         spans: of all events, in order.
-        place: where the new spans' parts are left until all is done.
     """
 
     kept: KeptAnalysis
     spans: list[Span]
-    place: Path
 
     @property
     def new(self) -> list[Span]:
@@ -125,11 +123,16 @@ class Plan:
         return [span for span in self.spans if span.key not in keys]
 
     def analyse(
-        self, batches: beam.PCollection, config: Any, preprocessing_fn: Callable[..., Any]
+        self,
+        shared: Shared,
+        batches: beam.PCollection,
+        config: Any,
+        preprocessing_fn: Callable[..., Any],
     ) -> Any:
         """The transform function of all spans.
 
         Args:
+            shared: where workers read and write.
             batches: of raw examples.
             config: of the batches' tensors.
             preprocessing_fn: of tf.Transform.
@@ -139,25 +142,32 @@ class Plan:
         parted = batches | "by span" >> beam.FlatMap(_parts, bounds, tags, new).with_outputs(*new)
         data = {key: parted[key.key] if key.key in new else None for key in self._keys}
         cache = batches.pipeline | "kept" >> analyzer_cache.ReadAnalysisCacheFromFS(
-            str(self.kept.directory), [key for key in self._keys if key.key not in new]
+            shared.seen(self.kept.directory), [key for key in self._keys if key.key not in new]
         )
         function, found = (data, cache, config) | tft_beam.AnalyzeDatasetWithCache(preprocessing_fn)
-        write = analyzer_cache.WriteAnalysisCacheToFS(batches.pipeline, str(self.place))
-        _ = found | "keep" >> write
+        _ = found | "keep" >> analyzer_cache.WriteAnalysisCacheToFS(
+            batches.pipeline, f"{shared.output}/{PARTS}"
+        )
         return function
 
     @property
     def _keys(self) -> list[analyzer_cache.DatasetKey]:
         return [span.key for span in self.spans]
 
-    def keep(self) -> None:
-        """Keeps what the run has left for the next one, and nothing else."""
+    def keep(self, place: Path) -> None:
+        """Keeps what the run has left for the next one, and nothing else.
+
+        Args:
+            place: directory of the step.
+        """
         directory, index = self.kept.directory, self.kept.index
         index.unlink(missing_ok=True)  # until all is in its place there is nothing
         directory.mkdir(exist_ok=True)
-        for part in self.place.iterdir():
+        parts = place / PARTS
+        for part in parts.iterdir() if parts.exists() else ():  # nothing may be new
             shutil.rmtree(directory / part.name, ignore_errors=True)
             part.rename(directory / part.name)
+        shutil.rmtree(parts, ignore_errors=True)
         wanted = {key.key for key in self._keys}
         for part in directory.iterdir():
             if part.name not in wanted:

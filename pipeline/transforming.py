@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import shutil
 from pathlib import Path
@@ -11,14 +12,16 @@ from typing import Any
 import apache_beam as beam
 import tensorflow as tf
 import tensorflow_transform as tft
+from google.protobuf import text_format
 from tensorflow_metadata.proto.v0 import statistics_pb2
 
 from pipeline.data_steps import StatisticsStep
 from pipeline.description import describe
 from pipeline.events import Layout
-from pipeline.flow import Flow
+from pipeline.flow import Flow, raw_metadata
 from pipeline.graph import Keep, run_graph
 from pipeline.ingest import REPORT, Ingest, ReadExamples
+from pipeline.shared import Shared
 from pipeline.spans import KeptAnalysis, Plan, analyse_whole
 from pipeline.statistics import FILE_NAME, common, features_of, read
 from pipeline.step import Step, code_digest
@@ -49,15 +52,19 @@ class Transform(Step):
         statistics = read(self.input(StatisticsStep.name) / FILE_NAME)
         learned = statistics[declaration.learned_from]
         self._check_columns(learned)
-        (place / "examples").mkdir()
         counts = {s: statistics[s].num_examples for s in declaration.given_splits}
+        schema = text_format.MessageToString(raw_metadata(declaration).schema)
+        (place / "schema.pbtxt").write_text(schema)
         plan = self._plan(learned.num_examples, place)
-        analyse = plan.analyse if plan else analyse_whole
-        flow = Flow(declaration, counts, self.input(Ingest.name), place, analyse)
-        kept = run_graph(flow.build, self.options, place)
+
+        def build(pipeline: beam.Pipeline, keep: Keep, shared: Shared) -> None:
+            analyse = functools.partial(plan.analyse, shared) if plan else analyse_whole
+            ingested = self.input(Ingest.name)
+            Flow(declaration, counts, ingested, shared, analyse).build(pipeline, keep)
+
+        kept = run_graph(build, self.options, place)
         if plan:
-            plan.keep()
-        shutil.rmtree(flow.temporary)
+            plan.keep(place)
         output = tft.TFTransformOutput(str(place / "transform"))
         known = tables(declaration, output, kept["ids"])
         write_vocabularies(place / "vocabulary", declaration, output, known, kept["ids"])
@@ -82,15 +89,12 @@ class Transform(Step):
         kept = KeptAnalysis(self.workspace.root / self.leaves, of)
         name, columns = self.declaration.learned_from, list(Layout.of(self.declaration).inputs)
 
-        def build(pipeline: beam.Pipeline, keep: Keep) -> None:
-            batches = pipeline | ReadExamples(
-                self.input(Ingest.name), name, list(dict.fromkeys([*columns, TIME_KEY]))
-            )
+        def build(pipeline: beam.Pipeline, keep: Keep, shared: Shared) -> None:
+            read = list(dict.fromkeys([*columns, TIME_KEY]))
+            batches = pipeline | ReadExamples(self.input(Ingest.name), name, shared, read)
             keep("spans", kept.find(batches, columns))
 
-        return kept.plan(
-            run_graph(build, self.options, place)["spans"], place / ".tft" / self.leaves
-        )
+        return kept.plan(run_graph(build, self.options, place)["spans"])
 
     def _check_columns(self, learned: statistics_pb2.DatasetFeatureStatistics) -> None:
         declaration = self.declaration

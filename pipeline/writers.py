@@ -62,6 +62,7 @@ class WriteShards(beam.PTransform):
         partial = f"{path}.{uuid.uuid4().hex}"
         parts = map(_read_piece, filter(None, pieces))
         rows = sorted((zlib.crc32(example), example) for part in parts for example in part)
+        tf.io.gfile.makedirs(self.directory)
         with tf.io.TFRecordWriter(partial) as writer:
             for _, example in rows:
                 writer.write(example)

@@ -11,7 +11,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from pipeline import transforming
 from pipeline.options import checked
 from pipeline.run import run
-from pipeline.spans import KeptAnalysis, Span
+from pipeline.spans import PARTS, KeptAnalysis, Span
 from tests.pipeline import shop
 
 DAY = 86_400
@@ -99,19 +99,19 @@ def test_spans_stay_few(tmp_path: Path) -> None:
     kept = KeptAnalysis(tmp_path, "settings")
     sizes = [900, 30, 10, 20, 40]
     found = {place: (place * DAY, size, size) for place, size in enumerate(sizes)}
-    plan = kept.plan(found, tmp_path / "parts")
+    plan = kept.plan(found)
     assert [span.events for span in plan.spans] == [900, 30, 30, 40]
     assert plan.spans[2] == Span(until=3 * DAY, events=30, digest=30)
     assert plan.new == plan.spans
 
 
 def test_what_is_kept_is_of_the_same_settings_and_whole(tmp_path: Path) -> None:
-    plan = KeptAnalysis(tmp_path / "kept", "settings").plan({0: (5, 10, 77)}, tmp_path / "parts")
-    part = tmp_path / "parts" / plan.spans[0].key.key
+    plan = KeptAnalysis(tmp_path / "kept", "settings").plan({0: (5, 10, 77)})
+    part = tmp_path / PARTS / plan.spans[0].key.key
     part.mkdir(parents=True)
     (tmp_path / "kept").mkdir()
     (tmp_path / "kept" / "old").mkdir()
-    plan.keep()
+    plan.keep(tmp_path)
     assert KeptAnalysis(tmp_path / "kept", "settings").known == plan.spans
     assert not (tmp_path / "kept" / "old").exists()
     assert not KeptAnalysis(tmp_path / "kept", "others").known
