@@ -1,0 +1,91 @@
+"""Other runners than the default one: the same data set by workers that share nothing."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import grpc
+import pytest
+
+from tests.pipeline import shop
+from tests.serving.process import free_port
+from tfrec.strict import UserError
+
+
+@pytest.fixture
+def cluster() -> Iterator[list[str]]:
+    """Options for a job server in one process and workers in another."""
+    job, pool = free_port(), free_port()
+    beam = "apache_beam.runners"
+    commands = [
+        [f"{beam}.portability.local_job_service_main", "--port", str(job)],
+        [f"{beam}.worker.worker_pool_main", "--service_port", str(pool)],
+    ]
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # the pool's python
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-m", *command],
+            env={**os.environ, "PATH": path},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        for command in commands
+    ]
+    try:
+        for port in (job, pool):
+            with grpc.insecure_channel(f"localhost:{port}") as channel:
+                grpc.channel_ready_future(channel).result(timeout=120)
+        yield [
+            "--runner=PortableRunner",
+            f"--job_endpoint=localhost:{job}",
+            "--environment_type=EXTERNAL",
+            f"--environment_config=localhost:{pool}",
+        ]
+    finally:
+        for process in processes:
+            os.killpg(process.pid, 9)
+            process.wait()
+
+
+def test_a_portable_runner(cluster: list[str], tmp_path: Path) -> None:
+    """As Flink and Spark are reached; workers leave nothing in the directory that they share."""
+    path = shop.write_csv(shop.events(), tmp_path / "events.csv")
+    names = ("user", "item", "genres", "price", "age")
+    declaration = shop.declare(
+        source={"format": "csv", "path": path},
+        features={name: shop.FEATURES[name] for name in names},
+        crosses=[{"features": ["user", "age"], "buckets": 40}],
+    )
+    seen = tmp_path / "seen"
+    seen.mkdir()
+    shop.prepare(declaration, tmp_path / "there", *cluster, f"--temp_location={seen}")
+    assert not list(seen.iterdir())
+    shop.prepare(declaration, tmp_path / "here")
+    there, here = (tmp_path / name / "transform" for name in ("there", "here"))
+    assert (there / "features.json").read_bytes() == (here / "features.json").read_bytes()
+    assert shop.shards(there, "train", "test") == shop.shards(here, "train", "test")
+    assert (there / "transform" / "transform_fn" / "saved_model.pb").is_file()
+
+
+def test_several_processes(tmp_path: Path) -> None:
+    """The default runner with `direct_running_mode`."""
+    path = shop.write_csv(shop.events(), tmp_path / "events.csv")
+    declaration = shop.tiny(path)
+    options = ("--direct_running_mode=multi_processing", "--direct_num_workers=2")
+    shop.prepare(declaration, tmp_path / "many", *options)
+    shop.prepare(declaration, tmp_path / "one")
+    many, one = (tmp_path / name / "transform" for name in ("many", "one"))
+    assert (many / "features.json").read_bytes() == (one / "features.json").read_bytes()
+    assert shop.shards(many, "train", "test") == shop.shards(one, "train", "test")
+
+
+def test_a_location_that_cannot_be_written(tmp_path: Path) -> None:
+    declaration = shop.tiny(shop.write_csv(shop.events(), tmp_path / "events.csv"))
+    with pytest.raises(UserError, match=r"--temp_location nowhere://bucket: .*nowhere"):
+        shop.prepare(declaration, tmp_path / "out", "--temp_location=nowhere://bucket")
+    assert not (tmp_path / "out").exists()
