@@ -159,6 +159,8 @@ class ValidationStep(Step):
             if name not in (learned, "train"):  # sequences are training events once more
                 environment = schema.SERVING if name == SERVING else schema.TRAINING
                 anomalies += validation.validate(dataset, allowed, environment=environment)
+        for name in declaration.given_splits:  # drawn negatives are in these, beside the events
+            anomalies += validation.constant_labels(found[name])
         text = text_format.MessageToString(validation.to_proto(anomalies, allowed), as_utf8=True)
         (place / ANOMALIES).write_text(text, encoding="utf-8")
         html = page.render(declaration.name, found, anomalies)

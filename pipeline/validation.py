@@ -77,6 +77,20 @@ def validate(
     return sorted(anomalies, key=lambda anomaly: not anomaly.error)
 
 
+def constant_labels(found: DataSet) -> list[Anomaly]:
+    """Labels of one split that nothing can be learned of: they are the same in all rows."""
+    anomalies = []
+    for name, column in features_of(found).items():
+        numbers = column.num_stats
+        some = common(column).num_non_missing > 0
+        if name.startswith(LABEL_PREFIX) and some and numbers.min == numbers.max:
+            reason = f"is {numbers.min:g} in all rows that have it"
+            remedy = "check the label's column and rule"
+            kind = Info.FEATURE_TYPE_LOW_UNIQUE
+            anomalies.append(Anomaly(name, found.name, kind, reason, remedy))
+    return anomalies
+
+
 def _of_columns(found: DataSet, schema: schema_pb2.Schema, environment: str) -> Iterator[Anomaly]:
     known = {feature.name: feature for feature in schema.feature}
     columns = features_of(found)
@@ -114,10 +128,6 @@ def _of_column(
         yield from _of_texts(column, feature, set(domain.value), anomaly)
     elif domain is not None:
         yield from _of_numbers(column, domain, anomaly)
-    numbers = column.num_stats
-    if feature.name.startswith(LABEL_PREFIX) and numbers.min == numbers.max:
-        reason = f"is {numbers.min:g} in all rows that have it"
-        yield anomaly(Info.FEATURE_TYPE_LOW_UNIQUE, reason, "check the label's column and rule")
 
 
 def _of_presence(column: Proto, feature: schema_pb2.Feature, anomaly: Make) -> Iterator[Anomaly]:

@@ -93,7 +93,7 @@ def other_future(data_set: DataSet, tmp_path_factory: Any) -> DataSet:
                 "price": 1e6,
                 "device": "new",
                 "weight": 9.0,
-                "dwell": 1e6,
+                "dwell": chance.uniform(1e5, 1e6),
             }
         rows.append(row)
     chance.shuffle(rows)

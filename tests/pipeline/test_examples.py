@@ -235,6 +235,10 @@ def test_random_splits_without_times(tmp_path: Path):
     declaration = shop.declare(
         time=None,
         features={name: f for name, f in shop.FEATURES.items() if name not in of_time},
+        histories={
+            "liked": {"length": 3, "features": ["item"], "where": "like"},
+            "seen": {"length": 5, "features": ["item"]},
+        },
         split={"kind": "random", "by": "row", "fractions": [0.6, 0.2, 0.2]},
     )
     splits = shop.raw_examples(declaration, rows, tmp_path)

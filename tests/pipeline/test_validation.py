@@ -14,7 +14,7 @@ from tensorflow_metadata.proto.v0 import anomalies_pb2, schema_pb2, statistics_p
 from pipeline import page, schema, validation
 from pipeline.distances import jensen_shannon, l_infinity
 from pipeline.statistics import Statistics, features_of
-from pipeline.validation import Anomaly, to_proto, validate
+from pipeline.validation import Anomaly, constant_labels, to_proto, validate
 from tests.pipeline import shop
 from tfrec.strict import UserError
 
@@ -137,7 +137,6 @@ ODD = {
     "label below 0": (
         {"label:like": [[-1.0], [0.0]] * 500}, "label:like", Info.FLOAT_TYPE_SMALL_FLOAT
     ),
-    "one label": ({"label:like": [[1.0]] * 1_000}, "label:like", Info.FEATURE_TYPE_LOW_UNIQUE),
 }  # fmt: skip
 
 
@@ -148,6 +147,17 @@ def test_what_is_odd(case: str, known: schema_pb2.Schema) -> None:
     assert [(a.column, a.kind, a.error) for a in anomalies] == [(column, kind, True)]
     assert anomalies[0].reason
     assert anomalies[0].remedy
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0])
+def test_a_label_that_is_the_same_in_all_rows(value: float) -> None:
+    found = statistics(data(**{"label:like": [[value]] * 999 + [[]]}))
+    (anomaly,) = constant_labels(found)
+    assert (anomaly.column, anomaly.kind) == ("label:like", Info.FEATURE_TYPE_LOW_UNIQUE)
+    assert anomaly.error
+    assert f"is {value:g} in all rows that have it" in anomaly.reason
+    for values in ([[value]] * 999 + [[1 - value]], [[]] * 1_000):
+        assert constant_labels(statistics(data(**{"label:like": values}))) == []
 
 
 def test_constraints_that_people_add(known: schema_pb2.Schema) -> None:
