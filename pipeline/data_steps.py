@@ -159,7 +159,9 @@ class ValidationStep(Step):
             if name not in (learned, "train"):  # sequences are training events once more
                 environment = schema.SERVING if name == SERVING else schema.TRAINING
                 anomalies += validation.validate(dataset, allowed, environment=environment)
-        for name in declaration.given_splits:  # drawn negatives are in these, beside the events
+        # Events are positive beside drawn negatives, as are the newest ones of sequences.
+        labelled = "train" if declaration.negatives else learned
+        for name in dict.fromkeys((labelled, *declaration.given_splits[1:])):
             anomalies += validation.constant_labels(found[name])
         text = text_format.MessageToString(validation.to_proto(anomalies, allowed), as_utf8=True)
         (place / ANOMALIES).write_text(text, encoding="utf-8")
