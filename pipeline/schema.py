@@ -12,7 +12,7 @@ from tensorflow_metadata.proto.v0 import schema_pb2, statistics_pb2
 
 from pipeline.declaration import Declaration
 from pipeline.statistics import Proto, common, features_of
-from tfrec.features import ITEM_KEY, LABEL_PREFIX, TIME_KEY, USER_KEY, WEIGHT
+from tfrec.features import LABEL_PREFIX
 from tfrec.strict import UserError, nearest
 
 FILE_NAME = "schema.pbtxt"
@@ -34,14 +34,15 @@ def infer(
     Columns of a few categories have these as their domain, which `KNOWN` of the values have to be
     of; binary labels are between 0 and 1. Columns of features are compared with those of other data
     by comparators: L-infinity for categories, Jensen-Shannon for numbers. Users, items and times
-    are what is new every day, and are not compared. Labels, the weight and keys are expected in
-    training only.
+    are what is new every day, and are not compared. Labels, the weight, keys and
+    histories are expected in training only.
 
     Args:
         splits: statistics, the one that is learned from first.
         declaration: of the data set.
     """
     schema = schema_pb2.Schema(default_environment=[TRAINING, SERVING])
+    served = {declaration.column(name) for name in declaration.features}  # logs have no histories
     separated = {declaration.column(n) for n, f in declaration.features.items() if f.many}
     binary = {LABEL_PREFIX + n for n, f in declaration.labels.items() if f.task == "binary"}
     lengths = {
@@ -60,12 +61,12 @@ def infer(
             least = 1 - 2 * most - MISSING if most else 1.0
             feature.presence.min_fraction = max(math.floor(100 * least) / 100, 0.0)
         feature.value_count.min, feature.value_count.max = 1, lengths.get(name, 1)
-        of_training = name.startswith(LABEL_PREFIX) or name in _NOT_SERVED
+        of_training = name not in served
         if of_training:
             feature.not_in_environment.append(SERVING)
         if name in binary:
             feature.float_domain.min, feature.float_domain.max = 0.0, 1.0
-        if of_training or name in keys or name in lengths:
+        if of_training or name in keys:
             continue
         if first.type == Proto.STRING:
             if name not in separated:
@@ -85,9 +86,6 @@ def _domain(feature: schema_pb2.Feature, found: list[Proto]) -> None:
     if 0 < len(values) <= ENUMERATION:
         feature.string_domain.value.extend(sorted(values))
         feature.distribution_constraints.min_domain_mass = KNOWN
-
-
-_NOT_SERVED = (WEIGHT, USER_KEY, ITEM_KEY, TIME_KEY)
 
 
 _BY_QUANTILE = schema_pb2.HistogramSelection.QUANTILES

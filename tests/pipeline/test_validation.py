@@ -112,7 +112,7 @@ def test_data_that_fit(known: schema_pb2.Schema) -> None:
     (anomaly,) = validate(statistics(other), known, previous=statistics(data()))
     assert (anomaly.column, anomaly.error) == ("device", False)
     assert "0.10% of the values are new, such as 'watch'" in anomaly.reason
-    requests = data(seed=2, **{"label:like": None})
+    requests = data(seed=2, **{"label:like": None}, liked_item=None)
     assert validate(statistics(requests), known, environment=schema.SERVING) == []
 
 
