@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.serving.process import Server
-from tests.serving.saved_models import save_everything, save_half
+from tests.serving.saved_models import save_everything, save_half, save_shop
 
 
 @pytest.fixture(scope="session")
@@ -32,6 +32,19 @@ def server(everything: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     running = Server(everything, tmp_path_factory.mktemp("server") / "log")
     try:
         running.wait_for("loaded model version 7")
+        yield running
+    finally:
+        running.close()
+
+
+@pytest.fixture(scope="session")
+def recommender(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server of the version 3 of `Shop`."""
+    base = tmp_path_factory.mktemp("recommender")
+    save_shop(base / "3")
+    running = Server(base, tmp_path_factory.mktemp("server") / "log")
+    try:
+        running.wait_for("loaded model version 3")
         yield running
     finally:
         running.close()

@@ -72,6 +72,88 @@ class Everything(Half):
         return {"waited": tf.reduce_all(turns[0] >= 0)}
 
 
+class Shop(tf.Module):
+    """Raw columns as the exports of recommenders take them; outputs tell what came."""
+
+    @tf.function(
+        input_signature=[
+            tf.TensorSpec([None], tf.string, "user"),
+            tf.TensorSpec([None], tf.int64, "at"),
+            tf.TensorSpec([None], tf.float32, "unit_price"),
+            tf.TensorSpec([None, None], tf.string, "liked"),
+            tf.TensorSpec([None, None], tf.float32, "liked_price"),
+            tf.TensorSpec([None, 2], tf.float32, "place"),
+        ]
+    )
+    def predict(
+        self, user: Any, at: Any, unit_price: Any, liked: Any, liked_price: Any, place: Any
+    ) -> Any:
+        tf.debugging.assert_positive(at, message="at is not above 0")
+        real = liked != ""
+        price = tf.where(tf.math.is_nan(unit_price), -1.0, unit_price)
+        return {
+            "score": price + tf.reduce_sum(tf.where(real, liked_price, 0.0), 1) / 10,
+            "events": tf.reduce_sum(tf.cast(real, tf.int64), 1),
+            "padding": tf.reduce_sum(tf.cast(~real & tf.math.is_nan(liked_price), tf.int32), 1),
+            "known": user != "",
+            "about": tf.strings.join([user, tf.strings.reduce_join(liked, 1, separator=",")], ":"),
+            "vectors": place * [[2.0, 0.1]],
+            "names": tf.stack([user, user], 1),
+            "raw_bytes": user,
+        }
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, "examples")])
+    def examples(self, examples: Any) -> Any:
+        ragged = {
+            name: tf.io.RaggedFeature(dtype)
+            for name, dtype in (("liked", tf.string), ("liked_price", tf.float32))
+        }
+        spec = {
+            "user": tf.io.FixedLenFeature([], tf.string, ""),
+            "at": tf.io.FixedLenFeature([], tf.int64),
+            "unit price": tf.io.FixedLenFeature([], tf.float32, float("nan")),
+            "place": tf.io.FixedLenFeature([2], tf.float32, [0.0, 0.0]),
+            **ragged,
+        }
+        raw = tf.io.parse_example(examples, spec)
+        raw["unit_price"] = raw.pop("unit price")
+        raw["liked"] = raw["liked"].to_tensor()
+        raw["liked_price"] = raw["liked_price"].to_tensor(float("nan"))
+        return self.predict(**raw)
+
+    @tf.function(
+        input_signature=[
+            tf.TensorSpec([None], tf.string, "user"),
+            tf.TensorSpec([None, None], tf.string, "liked"),
+            tf.TensorSpec([None], tf.int32, "k"),
+            tf.TensorSpec([None], tf.bool, "exclude_seen"),
+            tf.TensorSpec([None, None], tf.string, "exclude"),
+        ]
+    )
+    def recommend(self, user: Any, liked: Any, k: Any, exclude_seen: Any, exclude: Any) -> Any:
+        """Items a to e by that order, with scores that fall."""
+        items = tf.constant(["a", "b", "c", "d", "e"])
+        seen = tf.reduce_any(items == liked[:, :, tf.newaxis], 1) & exclude_seen[:, tf.newaxis]
+        unwanted = seen | tf.reduce_any(items == exclude[:, :, tf.newaxis], 1)
+        scores = tf.where(unwanted, -1.0, [0.9, 0.8, 0.7, 0.6, 0.5])
+        best, places = tf.math.top_k(scores, tf.minimum(tf.reduce_max(k), 5))
+        found = (best > 0) & (tf.range(tf.shape(best)[1]) < k[:, tf.newaxis])
+        return {
+            "items": tf.where(found, tf.gather(items, places), ""),
+            "scores": tf.where(found, best, 0.0),
+            "retrieval_scores": tf.where(found, best * 2, 0.0),
+        }
+
+
+def save_shop(directory: Path) -> Path:
+    """A SavedModel of `Shop`."""
+    model = Shop()
+    signatures = {"predict": model.predict, "recommend": model.recommend}
+    signatures["serving_default"] = model.examples
+    tf.saved_model.save(model, str(directory), signatures)
+    return directory
+
+
 def save_half(directory: Path, offset: float) -> Path:
     """A SavedModel of `Half`."""
     model = Half(offset)
