@@ -32,6 +32,7 @@ from serving.client.transport import Async, Blocking, Target
 _HEADERS = {"Content-Type": "application/json"}
 _CONNECTIONS = 16  # that are kept for the next request
 _MAX_SHOWN = 200
+_LATE = "no answer in time"
 
 
 class Rest:
@@ -111,7 +112,7 @@ class BlockingRest(Rest, Blocking):
         except urllib3.exceptions.NewConnectionError as error:
             raise _away(self.address, error) from None
         except urllib3.exceptions.TimeoutError:
-            raise _late(timeout) from None
+            raise errors.DeadlineExceededError(_LATE) from None
         except urllib3.exceptions.HTTPError as error:
             raise _away(self.address, error) from None
         return _read(reply.status, reply.data)
@@ -143,7 +144,7 @@ class AsyncRest(Rest, Async):
             ) as reply:
                 return _read(reply.status, await reply.read())
         except TimeoutError:
-            raise _late(timeout) from None
+            raise errors.DeadlineExceededError(_LATE) from None
         except aiohttp.ClientError as error:
             raise _away(self.address, error) from None
 
@@ -170,10 +171,6 @@ def _read(status: int, body: bytes) -> Any:
         raise errors.of_http_status(status, str(reply["error"]))
     shown = body[:_MAX_SHOWN].decode(errors="replace")
     raise errors.of_http_status(status, f"HTTP status {status}, which is no reply: {shown!r}")
-
-
-def _late(timeout: float) -> errors.ClientError:
-    return errors.DeadlineExceededError(f"no answer within {timeout:.3g} s")
 
 
 def _away(address: str, error: Exception) -> errors.ClientError:

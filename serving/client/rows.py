@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import reprlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -24,7 +25,7 @@ def columns(rows: Sequence[Row], inputs: Mapping[str, Tensor]) -> dict[str, Arra
     """Tensors of rows, for a signature.
 
     Lists are padded to the longest of the batch where the signature leaves their size open: with
-    "", NaN, 0 or False. None is a missing value, "" or NaN.
+    "", NaN, 0 or False. None is a missing value: "", NaN or an empty list.
 
     Args:
         rows: one mapping each, of the signature's inputs and no others.
@@ -177,6 +178,8 @@ def _plain(value: Any) -> Any:
 def _stacked(places: list[str], name: str, values: list[Any], tensor: Tensor) -> Array:
     """(batch, ...) of the values of a column, padded."""
     values = [_plain(value) for value in values]
+    if tensor.shape and tensor.shape[1:2] == (-1,):
+        values = [[] if value is None else value for value in values]
     if tensor.shape is None or not tensor.shape:
         raise InvalidArgumentError(f"input {name!r} of the signature has no rows")
     sizes = list(tensor.shape[1:])
@@ -195,11 +198,15 @@ def _measure(
     """Checks the nesting of a value, and raises `sizes` to what it needs."""
     if level == len(shape):
         if _is_list(value):
-            kind = f"{level} levels of lists" if level else "one value in a row"
-            raise InvalidArgumentError(f"{place}: column {name!r} takes {kind}, not {value!r}")
+            kind = "single values in its lists" if level else "one value in a row"
+            raise InvalidArgumentError(
+                f"{place}: column {name!r} takes {kind}, not {reprlib.repr(value)}"
+            )
         return
     if not _is_list(value):
-        raise InvalidArgumentError(f"{place}: column {name!r} takes a list, not {value!r}")
+        raise InvalidArgumentError(
+            f"{place}: column {name!r} takes a list, not {reprlib.repr(value)}"
+        )
     if shape[level] >= 0 and len(value) != shape[level]:
         raise InvalidArgumentError(
             f"{place}: column {name!r} takes {shape[level]} values, not {len(value)}"
@@ -249,7 +256,7 @@ def _leaf(place: str, name: str, value: Any, dtype: str) -> Any:
         limits = np.iinfo(numpy_dtype(dtype))
         if limits.min <= value <= limits.max:
             return value
-    text = f"{value!r} ({type(value).__name__})"
+    text = f"{reprlib.repr(value)} ({type(value).__name__})"
     raise InvalidArgumentError(f"{place}: column {name!r} takes values of {dtype}, not {text}")
 
 

@@ -64,7 +64,7 @@ def to_array(message: TensorProto) -> Array:
     if message.tensor_content:
         return np.frombuffer(message.tensor_content, dtype).reshape(shape)
     values = getattr(message, _FIELDS[name])
-    result = np.zeros(int(np.prod(shape)), dtype)
+    result = np.full(int(np.prod(shape)), b"" if name == "string" else 0, dtype)
     result[: len(values)] = values
     if values:  # the last one stands for all that are left out
         result[len(values) :] = values[-1]

@@ -24,7 +24,10 @@ from serving.client import (
     NotFoundError,
     Tensor,
     VersionStatus,
+    over_grpc,
+    over_rest,
 )
+from serving.client.transport import Target
 from serving.errors import ServingError
 from tests.serving.process import Server, until
 from tests.serving.saved_models import Everything
@@ -108,10 +111,12 @@ def test_lists_are_padded_and_none_is_missing(recommender: Server, kind: tuple[s
     rows = [
         {**ROW, "liked": [], "liked_price": []},
         {**ROW, "user": None, "unit_price": None},
+        {**ROW, "liked": None, "liked_price": None},
         {**ROW, "liked": ("a", "b", "c"), "liked_price": np.array([1, 2, 4])},
     ]
-    empty, missing, long = ask(kind, recommender, "predict", rows)
+    empty, missing, none, long = ask(kind, recommender, "predict", rows)
     assert (empty["events"], empty["padding"], empty["score"]) == (0, 3, 2.5)
+    assert none == empty
     assert (missing["events"], missing["padding"], missing["known"]) == (2, 1, False)
     assert missing["score"] == pytest.approx(-0.7)
     assert (long["events"], long["padding"], long["score"]) == (3, 0, pytest.approx(3.2))
@@ -177,7 +182,7 @@ def test_status_and_metadata(recommender: Server, kind: tuple[str, str]) -> None
         ({"unit_price": 1e39}, "the row: column 'unit_price' takes values of float32, not 1e+39"),
         ({"unit_price": 10**400}, "the row: column 'unit_price' takes values of float32"),
         ({"liked": "a"}, "the row: column 'liked' takes a list, not 'a'"),
-        ({"liked": [["a"]]}, "the row: column 'liked' takes 1 levels of lists"),
+        ({"liked": [["a"]]}, "the row: column 'liked' takes single values in its lists, not ['a']"),
         ({"place": [1]}, "the row: column 'place' takes 2 values, not 1"),
     ],
 )
@@ -233,6 +238,14 @@ def test_a_version_is_asked_by_its_number(server: Server, api: str) -> None:
     with client_of(server, api, version=7) as client:
         assert client.predict({"x": 1}, "serving_default") == {"y": 2.5}
         assert client.metadata().version == 7
+
+
+def test_a_version_is_asked_by_its_label() -> None:
+    target = Target("a model", None, "canary")
+    _, request = over_grpc.Grpc("a:1", False).status(target)
+    assert (request.model_spec.name, request.model_spec.version_label) == ("a model", "canary")
+    _, path, _ = over_rest.Rest("a:1", False).status(target)
+    assert path == "/v1/models/a%20model/labels/canary"
 
 
 @pytest.mark.parametrize("api", APIS)
