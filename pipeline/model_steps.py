@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -132,7 +131,10 @@ class Bless(Step):
 
 
 class Push(Step):
-    """Puts a blessed model where TF Serving looks for the next version. Leaves `PUSHED`."""
+    """Puts a blessed model where TF Serving looks for the next version. Leaves `PUSHED`.
+
+    `serving.push` does it, which needs no more than training does.
+    """
 
     name = "push"
     needs = (Train.name, Evaluate.name, Bless.name)
@@ -143,19 +145,19 @@ class Push(Step):
         return str(Path(self.declaration.push).resolve())
 
     def make(self, place: Path) -> dict[str, Any]:
-        from tfrec.export import next_version
+        from serving.push import PushError, push
 
         blessing = self.input(Bless.name)
         if not (blessing / BLESSED).exists():
             why = (blessing / NOT_BLESSED).read_text().splitlines()
             raise UserError(f"not pushed, since it is not blessed: {'; '.join(why)}")
-        exported = newest_version(self.input(Train.name) / "export")
-        assert exported
-        with next_version(Path(self.settings())) as (making, version):
-            shutil.copytree(exported, making, dirs_exist_ok=True)
-            shutil.copy(self.input(Evaluate.name) / EVALUATION, making / EXTRA)
-        (place / PUSHED).write_text(f"{version}\n")
-        return {"version": str(version)}
+        exported, served = self.input(Train.name) / "export", Path(self.settings())
+        try:
+            pushed = push(exported, served, extra=[self.input(Evaluate.name) / EVALUATION])
+        except PushError as error:
+            raise UserError(error.message) from None
+        (place / PUSHED).write_text(f"{pushed.version}\n")
+        return {"version": str(pushed.version)}
 
     def told(self, counts: dict[str, Any]) -> list[str]:
         return [counts["version"]]

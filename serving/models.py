@@ -16,11 +16,11 @@ from tensorflow_serving.apis import prediction_log_pb2
 from tensorflow_serving.apis.get_model_status_pb2 import ModelVersionStatus
 
 from serving.errors import Code, ServingError, from_tensorflow, invalid
+from serving.versions import versions
 
 DEFAULT_SIGNATURE = "serving_default"
 WARM_UP = Path("assets.extra") / "tf_serving_warmup_requests"
 MAX_WARM_UP_RECORDS = 1_000
-MAX_VERSION = 2**63 - 1
 
 log = logging.getLogger("serving")
 
@@ -263,14 +263,9 @@ def _failure(error: Exception) -> VersionStatus:
 
 def _versions(base_path: Path) -> dict[int, Path]:
     try:
-        return {int(p.name): p for p in base_path.iterdir() if _is_version(p)}
+        return versions(base_path)
     except OSError:
         return {}
-
-
-def _is_version(path: Path) -> bool:
-    name = path.name
-    return name.isascii() and name.isdigit() and path.is_dir() and int(name) <= MAX_VERSION
 
 
 def _content(directory: Path) -> Content:

@@ -17,8 +17,9 @@ from tensorflow_serving.apis import get_model_metadata_pb2
 
 from serving import json_tensor
 from serving.errors import Code, ServingError, invalid
-from serving.models import DEFAULT_SIGNATURE, MAX_VERSION, Models
+from serving.models import DEFAULT_SIGNATURE, Models
 from serving.rpc import signature_map, status_response
+from serving.versions import MAX_VERSION
 
 _CALL = re.compile(
     r"/v1/models/([^/:]+)(?:/versions/([0-9]+))?:(classify|regress|predict)", re.IGNORECASE

@@ -111,13 +111,13 @@ def save(
 
     from tfrec.checkpoints import writing
 
-    extra = place / "assets.extra"
+    extra, records = place / "assets.extra", list(logs)
     with writing(f"export {version}"):
         tf.saved_model.save(root, str(place), signatures=signatures)
         extra.mkdir()
         with tf.io.TFRecordWriter(str(extra / WARM_UP_FILE)) as writer:
-            for log in logs:
-                writer.write(log)
+            for record in records:
+                writer.write(record)
     return extra
 
 

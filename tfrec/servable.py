@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -87,12 +87,12 @@ def servable(run: Run, model: Model, place: Path) -> tuple[Servable, dict[str, A
     return root, signatures
 
 
-def warm_up(run: Run, signatures: Iterable[str]) -> Iterator[bytes]:
+def warm_up(run: Run, signatures: Mapping[str, Any]) -> Iterator[bytes]:
     """Serialized PredictionLogs: requests that a server answers while it loads the model.
 
     Args:
         run: whose data set has samples of raw examples.
-        signatures: that requests go to.
+        signatures: of the model; requests go to those of them that take examples.
     """
     for size in WARM_UP_BATCHES:
         examples = samples(run, size)
@@ -102,8 +102,8 @@ def warm_up(run: Run, signatures: Iterable[str]) -> Iterator[bytes]:
             "predict": named,
             "recommend": recommend_request(run.features, named),
         }
-        for signature in [s for s in requests if s in signatures]:
-            yield prediction_log(run.config.model.id, signature, requests[signature])
+        for name in [name for name in requests if name in signatures]:
+            yield prediction_log(run.config.model.id, name, signatures[name], requests[name])
 
 
 def samples(run: Run, size: int) -> list[bytes]:
@@ -113,12 +113,24 @@ def samples(run: Run, size: int) -> list[bytes]:
     return (examples * size)[:size]
 
 
-def prediction_log(name: str, signature: str, inputs: dict[str, Any]) -> bytes:
-    """A request of a model's signature, as warm-up files hold it."""
+def prediction_log(name: str, signature: str, function: Any, inputs: dict[str, Any]) -> bytes:
+    """A request and its answer, as warm-up files hold them.
+
+    Servers only ask; `serving.push` holds the saved model's answer against the recorded one.
+
+    Args:
+        name: of the model.
+        signature: that is asked.
+        function: what the signature does, concrete.
+        inputs: arrays by name.
+    """
     log = prediction_log_pb2.PredictionLog()
-    request = log.predict_log.request
+    request, response = log.predict_log.request, log.predict_log.response
     request.model_spec.name = name
     request.model_spec.signature_name = signature
-    for key, values in inputs.items():
-        request.inputs[key].CopyFrom(tf.make_tensor_proto(values))
+    tensors = {key: tf.constant(values) for key, values in inputs.items()}
+    for key, tensor in tensors.items():
+        request.inputs[key].CopyFrom(tf.make_tensor_proto(tensor))
+    for key, tensor in function(**tensors).items():
+        response.outputs[key].CopyFrom(tf.make_tensor_proto(tensor))
     return log.SerializeToString()

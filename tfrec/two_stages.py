@@ -88,7 +88,7 @@ class TwoStages(tf.Module):
             for run in self._runs:
                 columns = columns_of_examples(run.features, samples(run, size))
                 request |= recommend_request(run.features, columns)
-            yield prediction_log(name, "recommend", request)
+            yield prediction_log(name, "recommend", self.recommend, request)
 
     def _ranked(self, columns: dict[str, tf.Tensor], ids: tf.Tensor) -> tf.Tensor:
         """(batch, candidates) scores of the second stage.

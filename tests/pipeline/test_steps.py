@@ -218,11 +218,11 @@ def test_from_events_to_a_served_model(made, tmp_path: Path):
     assert np.isfinite(answer["like"].numpy()).all()
     again = states(whole, root, until="push")
     assert again["train"] == again["push"] == "kept"
-    assert [p.name for p in served.iterdir()] == ["1"]
+    assert sorted(p.name for p in served.iterdir()) == [".push.lock", "1"]
     strict = with_blocks(whole, bless={"metric": "auc", "at_least": 1.1})
     with pytest.raises(UserError, match=r"not pushed.*auc is 0\.\d+, and has to be at least 1\.1"):
         states(strict, root, until="push")
-    assert [p.name for p in served.iterdir()] == ["1"]
+    assert sorted(p.name for p in served.iterdir()) == [".push.lock", "1"]
     unknown = with_blocks(whole, bless={"metric": "acu", "at_least": 0.1})
     with pytest.raises(UserError, match=r"no metric 'acu' of like; did you mean 'auc'\?"):
         states(unknown, root, until="push")
