@@ -185,9 +185,11 @@ def _check(place: Path, source: Path, allow_unrecorded: bool) -> dict[str, int]:
         raise PushError(f"{source} is not pushed: {problem}")
     compared: dict[str, int] = found["compared"]
     if not allow_unrecorded and (found["unrecorded"] or not compared):
-        which = f"{found['unrecorded']} of its warm-up requests have" if compared else "it has"
+        which = "not all of its warm-up requests have"
+        if not compared:
+            which = "it has no warm-up requests with"
         raise PushError(
-            f"{source} is not pushed: {which} no recorded answer, so nothing tells whether it "
+            f"{source} is not pushed: {which} recorded answers, so nothing tells whether it "
             "answers as it should; export it again, or give --allow-unrecorded"
         )
     return compared

@@ -93,7 +93,7 @@ def _of_output(name: str, got: Any, recorded: Any) -> str | None:
     if len(at) > 1:
         place += f", place {[int(i) for i in at[1:]]}"
     shown = [repr(a[at]) if gaps is None else f"{a[at]:.6g}" for a in (got, recorded)]
-    off = "" if gaps is None else f", off by {gaps[at]:.3g}"
+    off = f", off by {gaps[at]:.3g}" if gaps is not None and np.isfinite(gaps[at]) else ""
     which = "the first" if gaps is None else "the most"
     return (
         f"{differ.sum()} of {differ.size} values of output {name!r} differ, {which} at {place}: "

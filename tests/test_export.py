@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 import tensorflow as tf
-from tensorflow_serving.apis import prediction_log_pb2
 
+from serving.replay import replay
 from tests.models.cases import CASES
 from tests.support import randomise
 from tfrec.data import evaluation_batches
@@ -255,19 +255,11 @@ def test_columns_that_requests_could_not_tell_apart_are_refused(shop: Path) -> N
         signature_columns(dataclasses.replace(features, columns=two))
 
 
-def test_warm_up_requests_can_be_answered(exports: Any) -> None:
+def test_warm_up_requests_are_answered_as_recorded(exports: Exports) -> None:
     run, _ = exports["din"]
-    version = run.export_directory / "1"
-    loaded = tf.saved_model.load(str(version))
-    seen = set()
-    path = str(version / "assets.extra" / "tf_serving_warmup_requests")
-    for record in tf.data.TFRecordDataset(path):
-        request = prediction_log_pb2.PredictionLog.FromString(record.numpy()).predict_log.request
-        name = request.model_spec.signature_name
-        inputs = {k: tf.constant(tf.make_ndarray(v)) for k, v in request.inputs.items()}
-        assert np.isfinite(loaded.signatures[name](**inputs)["bought"]).all()
-        seen.add(name)
-    assert seen == {"serving_default", "predict"}
+    found, unrecorded = replay(run.export_directory / "1")
+    assert found == {"serving_default": 3, "predict": 3}
+    assert unrecorded == 0
 
 
 def test_histories_of_a_request(shop: Path, exports: Any) -> None:

@@ -15,6 +15,7 @@ import tensorflow as tf
 from click.testing import CliRunner
 from tensorflow_serving.apis import prediction_log_pb2
 
+from serving.replay import replay
 from tests.test_export import sample
 from tfrec import catalogue, evaluate
 from tfrec.features import Features
@@ -176,6 +177,14 @@ def test_warm_up_requests_can_be_answered(model: str, runs: dict[str, Path]) -> 
             assert (answer["items"].numpy() != b"").all()
             answered += 1
     assert answered == (3 if model == "mf" else 2)
+
+
+@pytest.mark.parametrize("model", ["mf", "both"])
+def test_warm_up_requests_are_answered_as_recorded(model: str, runs: dict[str, Path]) -> None:
+    found, unrecorded = replay(runs[model] / "export" / "1")
+    expected = {"serving_default": 3, "predict": 3, "recommend": 3}
+    assert found == (expected if model == "mf" else {"recommend": 2})
+    assert unrecorded == 0
 
 
 @pytest.mark.parametrize(

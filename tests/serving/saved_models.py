@@ -189,14 +189,16 @@ def predict_request(
 def write_warm_up(directory: Path, records: Iterable[bytes]) -> None:
     """The file of warm-up requests of a SavedModel."""
     extra = directory / "assets.extra"
-    extra.mkdir()
+    extra.mkdir(exist_ok=True)
     with tf.io.TFRecordWriter(str(extra / "tf_serving_warmup_requests")) as writer:
         for record in records:
             writer.write(record)
 
 
-def logged(request: predict_pb2.PredictRequest) -> bytes:
-    """A record of a warm-up file."""
+def logged(request: predict_pb2.PredictRequest, answer: dict[str, Any] | None = None) -> bytes:
+    """A record of a warm-up file, with the answer if there is one."""
     log = prediction_log_pb2.PredictionLog()
     log.predict_log.request.CopyFrom(request)
+    for name, value in (answer or {}).items():
+        log.predict_log.response.outputs[name].CopyFrom(tf.make_tensor_proto(value))
     return log.SerializeToString()
