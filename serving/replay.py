@@ -17,7 +17,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow_serving.apis import prediction_log_pb2
 
-from serving.errors import ServingError, from_tensorflow
+from serving.errors import from_tensorflow
 from serving.models import DEFAULT_SIGNATURE, WARM_UP, Servable
 
 # What other instructions of another processor, or another order of a sum, may change.
@@ -106,11 +106,12 @@ def main() -> None:
     found: dict[str, Any] = {"compared": {}, "unrecorded": 0, "problem": None}
     try:
         found["compared"], found["unrecorded"] = replay(Path(sys.argv[1]))
+    except DifferentAnswerError as error:
+        found["problem"] = str(error)
     except Exception as error:  # whatever is wrong with it, the caller has to know
         known = from_tensorflow(error) if isinstance(error, tf.errors.OpError) else error
         line = (str(known).splitlines() or [type(error).__name__])[0]
-        told = isinstance(known, (DifferentAnswerError, OSError, ServingError))
-        found["problem"] = line if told else f"it cannot be loaded: {line}"
+        found["problem"] = f"it cannot be loaded and warmed up: {line}"
     print(json.dumps(found))
 
 

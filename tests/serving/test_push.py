@@ -124,7 +124,7 @@ def test_an_export_that_is_broken(export: Path, served: Path) -> None:
     for path in (export / "1" / "variables").iterdir():
         path.unlink()
     line = refused(run("--export", export / "1", "--to", served))
-    assert line.startswith(f"{export}/1 is not pushed: ")
+    assert line.startswith(f"{export}/1 is not pushed: it cannot be loaded and warmed up: ")
     assert f"{export}/1/variables" in line
     assert names(served) == []
 
