@@ -1,0 +1,139 @@
+"""A reader's folder, where the blocks of all pages run in the order of reading."""
+
+from __future__ import annotations
+
+import csv
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+
+from tests.docs.blocks import ROOT
+from tests.serving.process import free_port
+
+SECONDS = 300  # most that a block may take
+COLUMNS = ("customer", "product", "at", "colours", "price", "clicked", "bought", "stars")
+# Commands run as printed, but that trainings and searches are as short as they can be, that what
+# runs until it is stopped does so beside the reader's shell, and that an answer of a server that
+# is an error fails.
+PRELUDE = r"""
+set -euo pipefail
+python() {
+  case "$*" in
+    "-m tfrec.train "*) command python "$@" --set epochs=1 ;;
+    "-m tfrec.tune "*) command python "$@" --trials 1 ;;
+    "-m serving.server "* | *local_job_service_main* | *worker_pool_main*) serve "$@" ;;
+    *) command python "$@" ;;
+  esac
+}
+curl() { command curl --silent --show-error --fail-with-body "$@"; }
+serve() {
+  [[ "$*" =~ (rest_api_port=|port )([0-9]+) ]]
+  local port=${BASH_REMATCH[2]}
+  command setsid python "$@" >"server-$port.log" 2>&1 </dev/null &
+  echo $! >>servers
+  until ready "$port" "$*"; do
+    kill -0 $! || { cat "server-$port.log"; return 1; }
+    sleep 0.1
+  done
+}
+ready() {
+  if [[ "$2" =~ --model_name=([a-z_]+) ]]; then
+    curl "localhost:$1/v1/models/${BASH_REMATCH[1]}" 2>/dev/null | grep -q AVAILABLE
+  else
+    (exec 3<>"/dev/tcp/localhost/$1") 2>/dev/null
+  fi
+}
+"""
+_PORTS = re.compile(r"(?<=[:= ])(8500|8501|8099|50000)\b")
+
+
+class Workplace:
+    """The folder; use it as a context, which ends its servers.
+
+    Args:
+        path: an empty folder.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._ports: dict[str, str] = {}
+        shutil.copytree(ROOT / "configs", path / "configs")
+        (path / "examples").symlink_to(ROOT / "examples")
+        movielens = path / "configs" / "movielens.yaml"
+        before = movielens.read_text()
+        after = before.replace("train: {model: wide_deep}", "train: {model: wide_deep, epochs: 1}")
+        assert before != after, "the declaration's training is no longer made short"
+        movielens.write_text(after)
+        _events(path)
+
+    def __enter__(self) -> Workplace:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        servers = self.path / "servers"
+        for line in servers.read_text().split() if servers.exists() else ():
+            with suppress(ProcessLookupError):
+                os.killpg(int(line), signal.SIGKILL)
+
+    def run(self, script: str) -> None:
+        """Runs a block of commands.
+
+        Raises:
+            AssertionError: one of them failed; says what they printed.
+        """
+        if "serving.server" in script:  # the same ports again: the reader has stopped the other one
+            self._ports = {}
+        self._start(["bash", "-c", PRELUDE + _PORTS.sub(self._port, script)])
+
+    def python(self, script: str) -> None:
+        """Runs a block of Python.
+
+        Raises:
+            AssertionError: it failed; says what it printed.
+        """
+        self._start([sys.executable, "-c", script])
+
+    def _port(self, printed: re.Match[str]) -> str:
+        """A free port for one that is printed, which others may have taken."""
+        return self._ports.setdefault(printed[1], str(free_port()))
+
+    def _start(self, command: list[str]) -> None:
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        with (self.path / "printed").open("w+") as printed:  # a pipe would stay open with servers
+            done = subprocess.run(
+                command,
+                cwd=self.path,
+                env={**os.environ, "PATH": path, "PYTHONPATH": str(ROOT)},
+                stdin=subprocess.DEVNULL,
+                stdout=printed,
+                stderr=subprocess.STDOUT,
+                timeout=SECONDS,
+            )
+            printed.seek(0)
+            assert done.returncode == 0, printed.read()
+
+
+def _events(path: Path) -> None:
+    """Events of a shop: events.csv, and the same as pairs without times in train.csv, test.csv."""
+    rng = np.random.default_rng(0)
+    names = ("red", "green", "blue", "black")
+    colours = ["|".join(sorted(rng.choice(names, 1 + n % 2, replace=False))) for n in range(60)]
+    rows = []
+    for customer in range(40):
+        for index, product in enumerate(rng.choice(60, 40, replace=False)):
+            likes = names[customer % len(names)] in colours[product]
+            stars = int(3 + 2 * likes - (rng.random() < 0.3))
+            at, price = 1_600_000_000 + 1000 * index + customer, 5 + product
+            about = (at, colours[product], price, int(stars >= 3), int(stars >= 4), stars)
+            rows.append((f"c{customer}", f"p{product}", *about))
+    parts = {"events": rows, "train": rows[: len(rows) // 2], "test": rows[len(rows) // 2 :]}
+    for name, part in parts.items():
+        with (path / f"{name}.csv").open("w", newline="") as file:
+            csv.writer(file).writerows([COLUMNS, *part])
