@@ -1,9 +1,10 @@
-# make demo: the whole path on real data. make test: every check. Both make .venv if needed.
+# make demo: the whole path on real data. make test: every check. make docs: the site, into
+# build/site. All make .venv if needed.
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/ready
 
-.PHONY: demo test format clean
+.PHONY: demo docs test format clean
 .DELETE_ON_ERROR:
 
 $(READY): pyproject.toml constraints.txt
@@ -12,6 +13,9 @@ $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[demo,dev]'
 	@touch $@
+
+docs: $(READY)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
 
 demo: $(READY)
 	$(BIN)/python -m pipeline run --config configs/movielens.yaml --output data/movielens --until transform
@@ -32,4 +36,4 @@ format: $(READY)
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf .venv data runs
+	rm -rf .venv build data runs

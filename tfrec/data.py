@@ -77,7 +77,8 @@ def training_batches(
         epochs: numbers of the passes.
         skip: batches that were done before an interruption; they are read, not parsed.
         positive: keep the examples whose label of this name is 1.
-        workers, worker: keep the batches of one of several workers.
+        workers: how many there are, each of which keeps its own batches.
+        worker: which of them this is, from 0.
 
     Yields:
         (inputs by name, labels by task, weights (batch,)).

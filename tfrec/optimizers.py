@@ -34,7 +34,9 @@ class RowSparseAdam(keras.optimizers.legacy.Adam):
         l2: added to the gradient of the batch's rows as l2 · w.
         weight_decay: takes lr · weight_decay · w from the batch's rows, beside Adam's step
             (Loshchilov & Hutter 2019, Decoupled Weight Decay Regularization, algorithm 2).
-        beta_1, beta_2, epsilon: of Adam.
+        beta_1: decay of the first moments.
+        beta_2: decay of the second moments.
+        epsilon: beside their roots.
     """
 
     def __init__(

@@ -11,7 +11,7 @@ from markdown_it import MarkdownIt
 
 ROOT = Path(__file__).parents[2]
 # In the order of reading: what a page says may build on the pages before it.
-FIRST = ("README.md", "docs/index.md", "docs/data.md", "docs/pipeline.md", "docs/training.md")
+FIRST = ("README.md", "docs/data.md", "docs/pipeline.md", "docs/training.md")
 _MARK = re.compile(r"<!--\s*needs:\s*(.*?)\s*-->\s*\Z", re.DOTALL)
 
 

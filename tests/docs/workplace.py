@@ -28,7 +28,9 @@ python() {
   case "$*" in
     "-m tfrec.train "*) command python "$@" --set epochs=1 ;;
     "-m tfrec.tune "*) command python "$@" --trials 1 ;;
-    "-m serving.server "* | *local_job_service_main* | *worker_pool_main*) serve "$@" ;;
+    "-m serving.server "*--port=*) serve "$@" ;;
+    "-m serving.server "*) serve "$@" --port=8500 ;;
+    *local_job_service_main* | *worker_pool_main*) serve "$@" ;;
     *) command python "$@" ;;
   esac
 }
@@ -90,7 +92,7 @@ class Workplace:
         """
         if "serving.server" in script:  # the same ports again: the reader has stopped the other one
             self._ports = {}
-        self._start(["bash", "-c", PRELUDE + _PORTS.sub(self._port, script)])
+        self._start(["bash", "-c", _PORTS.sub(self._port, PRELUDE + script)])
 
     def python(self, script: str) -> None:
         """Runs a block of Python.

@@ -139,7 +139,7 @@ class Model(keras.Model, metaclass=_Complete):
         clip_norm: float | None = None,
         embedding_l2: float = 0.0,
         jit: bool = False,
-        **kwargs,
+        **kwargs: Any,
     ) -> None:
         """Sets how the model is trained.
 
@@ -151,7 +151,7 @@ class Model(keras.Model, metaclass=_Complete):
             embedding_l2: λ of λ/2 Σ w² over whole embedding tables, added to the loss.
             jit: computes losses and gradients by XLA. The optimizers' steps are not: it has no
                 kernels for sparse ones.
-            kwargs: of `keras.Model.compile`.
+            **kwargs: of `keras.Model.compile`.
         """
         if keras.mixed_precision.global_policy().name == "mixed_float16":
             optimizer = keras.mixed_precision.LossScaleOptimizer(optimizer)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 Need = Literal["history", "user", "item", "user_id", "item_id", "labels"]
 
-_NEEDS: dict[str, str] = {
+NEEDS: dict[str, str] = {
     "history": "a history (declare one under `histories`)",
     "user": "features of role user",
     "item": "features of role item",
@@ -69,7 +69,7 @@ class Entry:
         for need in self.needs:
             if not has[need]:
                 raise UserError(
-                    f"model {self.id} needs {_NEEDS[need]}, which data set {features.name!r} "
+                    f"model {self.id} needs {NEEDS[need]}, which data set {features.name!r} "
                     "does not give"
                 )
         if not features.labels and not self.scores_items:
