@@ -14,6 +14,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -60,19 +61,29 @@ def main(sizes: tuple[int, ...]) -> None:
     """Measure every step on so many generated events."""
     table = []
     for rows in sizes:
-        place = PLACE / str(rows)
-        shutil.rmtree(place, ignore_errors=True)
-        _generate(place / "events", rows)
-        config = place / "generated.yaml"
-        config.write_text(DECLARATION.format(path=place / "events" / "*.parquet"))
         total, peak = 0.0, 0.0
-        for step in STEPS:
-            seconds, memory = _run(config, place / "out", step)
+        for step, seconds, memory in measured(rows, PLACE):
             total, peak = total + seconds, max(peak, memory)
             table.append(_row(rows, f"`{step}`", seconds, memory))
         table.append(_row(rows, "all", total, peak))
     command = "python -m benchmarks.pipeline" + "".join(f" --rows {rows}" for rows in sizes)
     write("pipeline", command, ("events", "step", "seconds", "events/s", "peak MiB"), table)
+
+
+def measured(rows: int, folder: Path) -> Iterator[tuple[str, float, float]]:
+    """Every step's name, seconds without the imports, and peak memory in MiB.
+
+    Args:
+        rows: events to generate.
+        folder: where they and all outputs go.
+    """
+    place = folder / str(rows)
+    shutil.rmtree(place, ignore_errors=True)
+    _generate(place / "events", rows)
+    config = place / "generated.yaml"
+    config.write_text(DECLARATION.format(path=place / "events" / "*.parquet"))
+    for step in STEPS:
+        yield step, *_run(config, place / "out", step)
 
 
 def _row(rows: int, step: str, seconds: float, memory: float) -> list[str]:

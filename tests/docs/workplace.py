@@ -24,9 +24,10 @@ COLUMNS = ("customer", "product", "at", "colours", "price", "clicked", "bought",
 # is an error fails.
 PRELUDE = r"""
 set -euo pipefail
+SIZE="--set epochs=1 --set validations_per_epoch=1 --set batch_size=2048"
 python() {
   case "$*" in
-    "-m tfrec.train "*) command python "$@" --set epochs=1 ;;
+    "-m tfrec.train "*) command python "$@" $SIZE ;;
     "-m tfrec.tune "*) command python "$@" --trials 1 ;;
     "-m serving.server "*--port=*) serve "$@" ;;
     "-m serving.server "*) serve "$@" --port=8500 ;;

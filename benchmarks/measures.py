@@ -1,0 +1,85 @@
+"""The figures that `python -m benchmarks` compares: cheap ones, that mean the same on any machine.
+
+They are ratios of two rates that are measured in turn, or peaks of memory.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import click
+
+from benchmarks import pipeline
+
+ROWS, MORE_ROWS = 1_000_000, 5_000_000
+EVENTS, MORE_EVENTS = 50_000, 200_000
+GIB = 2**30
+
+
+@dataclass(frozen=True)
+class Figure:
+    """What one benchmark says.
+
+    Attributes:
+        name: key of its baseline.
+        value: as measured.
+        better: whether a higher or a lower one is.
+    """
+
+    name: str
+    value: float
+    better: Literal["higher", "lower"]
+
+
+def training() -> Iterator[Figure]:
+    """Training by the size of the tables, and from TFRecords, as benchmarks.throughput does."""
+    rounds = ("--rounds", "3", "--seconds", "4", "--json")
+    small, stored = _json("benchmarks.throughput", "--rows", str(ROWS), *rounds)
+    (large,) = _json(
+        "benchmarks.throughput", "--rows", str(MORE_ROWS), "--source", "memory", *rounds
+    )
+    rate, memory = "examples_per_second", "peak_memory_bytes"
+    yield Figure("training: examples/s of 5 times the rows", large[rate] / small[rate], "higher")
+    yield Figure("training: examples/s from TFRecords", stored[rate] / small[rate], "higher")
+    yield Figure("training: GiB", small[memory] / GIB, "lower")
+    yield Figure("training: GiB from TFRecords", stored[memory] / GIB, "lower")
+
+
+def pairs() -> Iterator[Figure]:
+    """Memory of models that look at all pairs of fields, as benchmarks.memory does."""
+    for model in ("ffm", "xdeepfm"):
+        arguments = ("--measure", "--model", model, "--seconds", "1")
+        (found,) = _json("benchmarks.memory", *arguments)
+        yield Figure(f"memory: GiB of {model}", found["peak_memory_bytes"] / GIB, "lower")
+
+
+def steps() -> Iterator[Figure]:
+    """The pipeline by the number of events, as benchmarks.pipeline does."""
+    with tempfile.TemporaryDirectory() as place:
+        few, many = (
+            {step: figures for step, *figures in pipeline.measured(rows, Path(place))}
+            for rows in (EVENTS, MORE_EVENTS)
+        )
+    for step in ("ingest", "transform"):
+        seconds, memory = (many[step][index] / few[step][index] for index in (0, 1))
+        yield Figure(f"pipeline: seconds of {step} for 4 times the events", seconds, "lower")
+        yield Figure(f"pipeline: memory of {step} for 4 times the events", memory, "lower")
+
+
+GROUPS: tuple[Callable[[], Iterator[Figure]], ...] = (training, pairs, steps)
+
+
+def _json(module: str, *arguments: str) -> list[dict[str, Any]]:
+    """What a benchmark prints, one JSON object a line."""
+    command = [sys.executable, "-m", module, *arguments]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+    if done.returncode:
+        raise click.ClickException(f"{' '.join(['python', *command[1:]])} failed")
+    return [json.loads(line) for line in done.stdout.splitlines()]
