@@ -1,6 +1,6 @@
-"""The figures that `python -m benchmarks` compares: cheap ones, that mean the same on any machine.
+"""The figures that `python -m benchmarks` compares: cheap ones, that other machines show too.
 
-They are ratios of two rates that are measured in turn, or peaks of memory.
+They are ratios of what is measured in turn, and peaks of memory.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import click
 from benchmarks import pipeline
 
 ROWS, MORE_ROWS = 1_000_000, 5_000_000
+ROUNDS = 3
 EVENTS, MORE_EVENTS = 50_000, 200_000
 GIB = 2**30
 
@@ -39,17 +40,24 @@ class Figure:
 
 
 def training() -> Iterator[Figure]:
-    """Training by the size of the tables, and from TFRecords, as benchmarks.throughput does."""
-    rounds = ("--rounds", "3", "--seconds", "4", "--json")
-    small, stored = _json("benchmarks.throughput", "--rows", str(ROWS), *rounds)
-    (large,) = _json(
-        "benchmarks.throughput", "--rows", str(MORE_ROWS), "--source", "memory", *rounds
+    """Training by the size of the tables, and from TFRecords, as benchmarks.throughput does.
+
+    Of a rate the best round counts: whatever else the machine does makes it lower, never higher.
+    """
+    settings = (("memory", ROWS), ("tfrecord", ROWS), ("memory", MORE_ROWS))
+    found: dict[tuple[str, int], list[dict[str, Any]]] = {setting: [] for setting in settings}
+    for _ in range(ROUNDS):
+        for source, rows in settings:
+            work = ("--source", source, "--rows", str(rows), "--seconds", "4", "--json")
+            found[source, rows] += _json("benchmarks.throughput", *work)
+    small, stored, large = (
+        max(round_["examples_per_second"] for round_ in found[setting]) for setting in settings
     )
-    rate, memory = "examples_per_second", "peak_memory_bytes"
-    yield Figure("training: examples/s of 5 times the rows", large[rate] / small[rate], "higher")
-    yield Figure("training: examples/s from TFRecords", stored[rate] / small[rate], "higher")
-    yield Figure("training: GiB", small[memory] / GIB, "lower")
-    yield Figure("training: GiB from TFRecords", stored[memory] / GIB, "lower")
+    yield Figure("training: examples/s of 5 times the rows", large / small, "higher")
+    yield Figure("training: examples/s from TFRecords", stored / small, "higher")
+    for source in ("memory", "tfrecord"):
+        peak = min(round_["peak_memory_bytes"] for round_ in found[source, ROWS])
+        yield Figure(f"training: GiB from {source}", peak / GIB, "lower")
 
 
 def pairs() -> Iterator[Figure]:
@@ -79,7 +87,8 @@ GROUPS: tuple[Callable[[], Iterator[Figure]], ...] = (training, pairs, steps)
 def _json(module: str, *arguments: str) -> list[dict[str, Any]]:
     """What a benchmark prints, one JSON object a line."""
     command = [sys.executable, "-m", module, *arguments]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+    done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
-        raise click.ClickException(f"{' '.join(['python', *command[1:]])} failed")
+        last = (done.stderr.strip().splitlines() or ["killed"])[-1]
+        raise click.ClickException(f"{' '.join(['python', *command[1:]])}: {last}")
     return [json.loads(line) for line in done.stdout.splitlines()]
