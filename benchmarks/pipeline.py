@@ -10,6 +10,7 @@ crosses and a label. The table goes into docs/results.md.
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import shutil
 import subprocess
