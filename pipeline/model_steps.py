@@ -67,7 +67,7 @@ class Evaluate(Step):
         return found
 
     def told(self, counts: dict[str, Any]) -> list[str]:
-        from tfrec.evaluation import table
+        from tfrec.report import table
 
         return [f"on {counts['split']}", *table(counts["metrics"]).splitlines()]
 

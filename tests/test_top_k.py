@@ -40,6 +40,8 @@ def test_ranks_by_hand() -> None:
             "hr@1": 1 / 3,
             "recall@1": 1 / 3,
             "ndcg@1": 1 / 3,
+            "map@1": 1 / 3,
+            "map@3": ((1 / 2 + 2 / 3) / 3 + 1) / 3,
             "hr@3": 2 / 3,
             "recall@3": (2 / 3 + 1) / 3,
             "ndcg@3": ((SECOND + THIRD) / (1 + SECOND + THIRD) + 1) / 3,
@@ -67,9 +69,46 @@ def test_targets_ranked_alone_by_hand() -> None:
             "hr@2": (1 / 2 + 1 / 2) / 2,
             "recall@2": (1 / 2 + 1 / 2) / 2,
             "ndcg@2": (1 / 2 + SECOND / 2) / 2,
+            "map@2": (1 / 2 + 1 / 4) / 2,
             "mrr": ((1 + 1 / 4) / 2 + (1 / 2) / 2) / 2,
         }
     )
+
+
+def test_lists_by_hand() -> None:
+    ranks = Ranks([1, 2], np.array([8, 4, 2, 1, 1]))
+    found, targets = np.array([[1, 2], [1, 5], [1, 3]]), [ids(3, 4), ids(2), ids()]
+    ranks.add_users(found, np.array([4, 1, 0]), targets, np.array([0, 0, 1]))
+    means = ranks.means()
+    assert means["coverage@1"] == 1 / 5
+    assert means["coverage@2"] == 4 / 5
+    assert means["novelty@1"] == 1  # half of the events
+    assert means["novelty@2"] == pytest.approx(((1 + 2) / 2 + (1 + 4) / 2 + (1 + 3) / 2) / 3)
+    # Users without a known target have nothing to compare with.
+    assert means["popularity_lift@1"] == pytest.approx((8 + 8) / (1.5 + 4))
+    assert means["popularity_lift@2"] == pytest.approx((6 + 4.5) / (1.5 + 4))
+
+
+def test_resampled_users_count_as_often_as_they_are_drawn() -> None:
+    rng = np.random.default_rng(0)
+    drawn = rng.integers(0, 3, (30, 4))
+    found, targets = rng.integers(1, 9, (30, 3)), [ids(*rng.choice(9, 2) + 1) for _ in range(30)]
+    ahead, unknown = rng.integers(0, 9, 30), rng.integers(0, 2, 30)
+    counts = rng.integers(1, 50, 9)
+    ranks = Ranks([2, 3], counts, replicates=4)
+    for part in (slice(0, 11), slice(11, 30)):
+        some = found[part], ahead[part], targets[part], unknown[part], drawn[part]
+        ranks.add_users(*some)
+    record = ranks.record()
+    for number in range(4):
+        copies = np.repeat(np.arange(30), drawn[:, number])
+        alone = Ranks([2, 3], counts)
+        of_copies = [targets[copy] for copy in copies]
+        alone.add_users(found[copies], ahead[copies], of_copies, unknown[copies])
+        for name, values in record["replicates"].items():
+            assert values[number] == pytest.approx(alone.means()[name], abs=1e-6), name
+    assert "coverage@2" in record["metrics"]
+    assert "coverage@2" not in record["intervals"]
 
 
 @pytest.fixture(scope="module")
@@ -119,6 +158,7 @@ class Events:
                 self.targets[user] = (known, len(bought) - len(known))
         table = ids_of_users(shop, features)
         users = model.users({"customer": tf.constant([table[user] for user in self.targets])})
+        self.counts = catalogue.load(shop, features).counts
         self.scores = dict(
             zip(self.targets, model.scores(users, model.index()).numpy(), strict=True)
         )
@@ -143,7 +183,9 @@ def events(shop: Path, features: Features, model: Any) -> Events:
 
 def of_all(events: Events, k: int, remove_seen: bool) -> dict[str, float]:
     """Means over users, one after the other."""
-    hits, recalls, gains, reciprocals = [], [], [], []
+    hits, recalls, gains, reciprocals, precisions = [], [], [], [], []
+    covered: set[int] = set()
+    surprises, popular, taken = [], [], []
     for user, (targets, unknown) in events.targets.items():
         seen = events.before[user] - set(targets) if remove_seen else set()
         order = events.order(user, set(events.ids.values()) - seen)
@@ -155,11 +197,23 @@ def of_all(events: Events, k: int, remove_seen: bool) -> dict[str, float]:
         recalls.append(len(first) / count)
         gains.append(sum(1 / math.log2(2 + place) for place in first) / best)
         reciprocals.append(1 / (1 + places[0]) if places else 0)
+        precision = sum((1 + nth) / (1 + place) for nth, place in enumerate(first))
+        precisions.append(precision / min(count, k))
+        covered |= set(order[:k])
+        of_list = [events.counts[item - 1] for item in order[:k]]
+        surprises.append(np.mean([-math.log2(c / events.counts.sum()) for c in of_list]))
+        if targets:
+            popular.append(np.mean(of_list))
+            taken.append(np.mean([events.counts[target - 1] for target in targets]))
     return {
         f"hr@{k}": np.mean(hits),
         f"recall@{k}": np.mean(recalls),
         f"ndcg@{k}": np.mean(gains),
+        f"map@{k}": np.mean(precisions),
         "mrr": np.mean(reciprocals),
+        f"novelty@{k}": np.mean(surprises),
+        f"popularity_lift@{k}": np.mean(popular) / np.mean(taken),
+        f"coverage@{k}": len(covered) / len(events.ids),
     }
 
 

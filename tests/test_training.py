@@ -17,7 +17,7 @@ from rich.console import Console
 from tests.support import start
 from tfrec import evaluate, evaluation
 from tfrec.data import evaluation_batches, training_batches
-from tfrec.evaluation import Evaluator, baselines
+from tfrec.evaluation import Evaluator
 from tfrec.features import Features
 from tfrec.runs import Run, resolve
 from tfrec.training import Trainer
@@ -107,9 +107,8 @@ def test_baselines_by_hand(shop: Path) -> None:
     mean = labels.mean()
     own = [labels[items == item] for item in rows["test"][1]]
     served = np.array([(mine.sum() + 10 * mean) / (len(mine) + 10) for mine in own])
-    evaluator = Evaluator(shop, features, "test")
-    _, split = evaluator.predict(Constant())  # type: ignore[arg-type]
-    found = baselines(shop, features, split)["item mean"]["bought"]["log_loss"]
+    compared = Evaluator(shop, features, "test").compare("constant", Constant())  # type: ignore[arg-type]
+    found = compared["item mean"]["bought"]["log_loss"]
     truth = rows["test"][0]
     expected = -np.mean(truth * np.log(served) + (1 - truth) * np.log(1 - served))
     assert found == pytest.approx(expected, rel=1e-6)
@@ -174,7 +173,7 @@ def test_regression_label_can_be_chosen(shop: Path, tmp_path: Path) -> None:
     )
     assert result.exit_code == 0, result.output
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
-    assert set(metrics["validation"]["dnn"]["stars"]) == {"rmse", "mae"}
+    assert set(metrics["validation"]["dnn"]["stars"]) == {"rmse", "mae", "bias", "r2"}
 
 
 def test_workers_share_the_batches_of_every_pass(

@@ -91,7 +91,7 @@ def load(directory: str | Path, features: Features) -> Catalogue:
             f"data set {features.name!r} has no vocabulary of items: feature {features.item_id!r} "
             "is hashed; declare it without `hash_buckets`"
         )
-    keys, counts = _vocabulary(Path(directory) / "vocabulary" / f"{table.name}.tsv", table)
+    keys, counts = vocabulary(directory, table)
     return Catalogue(features, keys, counts, raw_columns(directory, features, keys))
 
 
@@ -129,8 +129,17 @@ def _missing(column: Column, count: int) -> Array:
     return np.full(count, MISSING.get(column.dtype, 0), dtype)
 
 
-def _vocabulary(path: Path, table: Table) -> tuple[Array, Array]:
-    """Values of ids 1…n and their counts."""
+def vocabulary(directory: str | Path, table: Table) -> tuple[Array, Array]:
+    """Values of ids 1…n and their counts in the training split.
+
+    Args:
+        directory: of the data set.
+        table: of the ids; hashes and buckets have "" as their values.
+
+    Raises:
+        UserError: the file cannot be read.
+    """
+    path = Path(directory) / "vocabulary" / f"{table.name}.tsv"
     try:
         with path.open(encoding="utf-8", newline="\n") as file:
             lines = list(itertools.islice(file, 2, 2 + table.vocabulary))  # after head and padding

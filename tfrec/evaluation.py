@@ -3,27 +3,31 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import tensorflow as tf
 
+from tfrec.baselines import BATCH_SIZE, Scorer, baselines
+from tfrec.bootstrap import draws
 from tfrec.config import TrainConfig
 from tfrec.data import evaluation_batches, readable
 from tfrec.features import Features
-from tfrec.metrics import Array, binary_metrics, regression_metrics
+from tfrec.metrics import Array
 from tfrec.models.base import Model, input_shapes
 from tfrec.models.registry import find
+from tfrec.report import REPLICATES, Report
+from tfrec.rows import Rows
+from tfrec.slices import Slices
 from tfrec.strict import NotFiniteError, UserError
+from tfrec.tallies import Tally, tally
 from tfrec.validation import Metrics, Signed
 
 if TYPE_CHECKING:
     from tfrec.top_k import TopKEvaluator
 
-BATCH_SIZE = 4096
 KEPT_BYTES = 256 * 2**20  # inputs of a split that stay in memory between validations
 # What a better model of a task is judged by, and whether more of it is better: the first that
 # exists, since there is no AUC where all labels are equal.
@@ -31,23 +35,6 @@ MONITORED: dict[str, Signed] = {
     "binary": (("auc", 1.0), ("log_loss", -1.0)),
     "regression": (("rmse", -1.0),),
 }
-SMOOTHING = 10.0  # ratings of the global mean that the item mean begins with
-
-
-@dataclass(frozen=True)
-class Split:
-    """Labels and keys of a split, in stored order.
-
-    Attributes:
-        labels: by task, (n,).
-        weights: (n,).
-        users, items: (n,) raw keys as bytes.
-    """
-
-    labels: dict[str, Array]
-    weights: Array
-    users: Array
-    items: Array
 
 
 class Evaluator:
@@ -83,11 +70,11 @@ class Evaluator:
         }
         self._predict: dict[int, Any] = {}
 
-    def predict(self, model: Model) -> tuple[dict[str, Array], Split]:
-        """Served values by task, (n,) each, and what they are measured against.
+    def scorer(self, model: Model) -> Scorer:
+        """What gives a model's served values by task.
 
         Raises:
-            UserError: a file is damaged, rows are missing, or a value is not finite.
+            UserError: when it is called, a value is not finite.
         """
         function = self._predict.get(id(model))
         if function is None:
@@ -96,19 +83,54 @@ class Evaluator:
                 reduce_retracing=True,
             )
             self._predict[id(model)] = function
-        predicted: dict[str, list[Array]] = {label.name: [] for label in self.features.labels}
-        truth = _Columns(self.features)
-        for inputs, labels, weights, keys in readable(self.batches, self.directory):
-            for name, values in function(inputs).items():
+
+        def score(inputs: dict[str, Any], keys: dict[str, Any]) -> dict[str, Array]:
+            served = {name: values.numpy() for name, values in function(inputs).items()}
+            for name, values in served.items():
                 if not np.isfinite(values).all():
                     raise NotFiniteError(
                         f"what the model says of {name} is not finite; train with a lower learning "
                         "rate or with clip_norm"
                     )
-                predicted[name].append(values.numpy())
-            truth.add(labels, weights, keys)
-        self._check_rows(truth)
-        return {name: np.concatenate(parts) for name, parts in predicted.items()}, truth.split()
+            return served
+
+        return score
+
+    def rows(self, scorers: Mapping[str, Scorer], slices: Slices | None = None) -> Rows:
+        """What is measured, read once.
+
+        Args:
+            scorers: by name of what they are.
+            slices: to tell for every example.
+
+        Raises:
+            UserError: a file is damaged, or rows are missing.
+        """
+        tasks = [label.name for label in self.features.labels]
+        expected = self.expected()
+        rows = Rows(tasks, list(scorers), len(slices.names) if slices else 0, expected or 0)
+        for inputs, labels, weights, keys in self.read():
+            if self.features.user_key:
+                users = tf.strings.to_hash_bucket_fast(keys["user"], 2**63 - 1).numpy()
+            else:  # every example stands for itself
+                users = np.arange(rows.count, rows.count + len(weights))
+            scores = [score(inputs, keys) for score in scorers.values()]
+            member = slices.member(inputs, keys) if slices else None
+            rows.add(users, weights.numpy(), labels, scores, member)
+        if not rows.count or (expected is not None and rows.count != expected):
+            raise UserError(
+                f"split {self.split} of {self.directory} has {rows.count:,} examples, not the "
+                f"{expected or 1:,} that its features.json says; make the data set again"
+            )
+        return rows
+
+    def read(self) -> Iterator[Any]:
+        """Batches of inputs, labels, weights and keys, in stored order."""
+        return readable(self.batches, self.directory)
+
+    def expected(self) -> int | None:
+        """Number of examples, as far as the data set says it."""
+        return self.features.counts.get(self.split)
 
     def gates(self, model: Model) -> dict[str, list[float]]:
         """Mean share of every expert, by gate; empty where the model has none.
@@ -126,30 +148,70 @@ class Evaluator:
         row = sum(dtype.size * math.prod(shape) for dtype, shape in shapes)
         return row * self.features.counts.get(self.split, math.inf)
 
-    def _check_rows(self, truth: _Columns) -> None:
-        rows = sum(len(part) for part in truth.others[0])
-        expected = self.features.counts.get(self.split, rows)
-        if not rows or rows != expected:
-            raise UserError(
-                f"split {self.split} of {self.directory} has {rows:,} examples, not the "
-                f"{expected:,} that its features.json says; make the data set again"
-            )
-
     def evaluate(self, model: Model) -> Metrics:
         """Metrics by task."""
-        return self._measured(*self.predict(model))
-
-    def _measured(self, predicted: dict[str, Array], split: Split) -> Metrics:
-        return {
-            label.name: measure(self.features, label.name, predicted[label.name], split)
-            for label in self.features.labels
-        }
+        rows = self.rows({"model": self.scorer(model)})
+        by_task = self._tallies(rows, None, 0)["model", None]
+        return {task: found.figures() for task, found in by_task.items()}
 
     def compare(self, name: str, model: Model) -> dict[str, Metrics]:
         """Metrics of a model, by the name given, and of the baselines."""
-        predicted, split = self.predict(model)
-        others = baselines(self.directory, self.features, split)
-        return {name: self._measured(predicted, split), **others}
+        return self.report(name, model, replicates=0).figures()
+
+    def report(
+        self,
+        name: str,
+        model: Model,
+        wanted: Sequence[str] = (),
+        replicates: int = REPLICATES,
+    ) -> Report:
+        """All that is measured of a model, and the whole of the baselines.
+
+        Args:
+            name: of the model.
+            model: to measure.
+            wanted: slices to measure the model on, too, see `tfrec.slices`.
+            replicates: resamplings for intervals.
+        """
+        slices = self.slices(wanted)
+        scorers = {name: self.scorer(model), **baselines(self.directory, self.features)}
+        rows = self.rows(scorers, slices)
+        records = [
+            {"name": name, "task": task, "slice": part, **found.record()}
+            for (name, part), by_task in self._tallies(rows, slices, replicates).items()
+            for task, found in by_task.items()
+            if found.examples or part is None
+        ]
+        return Report(name, self.split, self.about(), rows.digest, replicates, records)
+
+    def slices(self, wanted: Sequence[str]) -> Slices | None:
+        """Parts of the split; None where none is wanted."""
+        if not wanted:
+            return None
+        first = next(self.read())[0]
+        return Slices(wanted, self.directory, self.features, first)
+
+    def _tallies(
+        self, rows: Rows, slices: Slices | None, replicates: int
+    ) -> dict[tuple[str, str | None], dict[str, Tally]]:
+        """Sums by task: of all that was scored, and of the first of it by slice."""
+        places: dict[tuple[str, str | None], int] = {(name, None): -1 for name in rows.models}
+        if slices:
+            places |= {(rows.models[0], part): n for n, part in enumerate(slices.names)}
+        users = self.features.user_key is not None
+        tallies = {
+            key: {label.name: tally(label, replicates, users) for label in self.features.labels}
+            for key in places
+        }
+        for part in rows.parts():
+            drawn = draws(part["user"], replicates)
+            for key, place in places.items():
+                chosen = slice(None) if place < 0 else part["slices"][:, place]
+                some, of_users, model = part[chosen], drawn[chosen], rows.models.index(key[0])
+                for task, found in enumerate(tallies[key].values()):
+                    labels, scores = some["labels"][:, task], some["scores"][:, model, task]
+                    found.add(labels, scores, some["weight"], some["user"], of_users)
+        return tallies
 
     def about(self) -> str:
         """What is measured."""
@@ -172,82 +234,3 @@ def evaluator(
     from tfrec.top_k import TopKEvaluator
 
     return TopKEvaluator(config.data, features, split, config.top_k, limited)
-
-
-class _Columns:
-    """Gathers labels, weights and keys batch by batch."""
-
-    def __init__(self, features: Features) -> None:
-        self.labels: dict[str, list[Array]] = {label.name: [] for label in features.labels}
-        self.others: tuple[list[Array], list[Array], list[Array]] = ([], [], [])
-
-    def add(self, labels: dict[str, Any], weights: Any, keys: dict[str, Any]) -> None:
-        for name, parts in self.labels.items():
-            parts.append(labels[name].numpy())
-        others = (weights, keys["user"], keys["item"])
-        for parts, values in zip(self.others, others, strict=True):
-            parts.append(values.numpy())
-
-    def split(self) -> Split:
-        labels = {name: np.concatenate(parts) for name, parts in self.labels.items()}
-        return Split(labels, *(np.concatenate(parts) for parts in self.others))
-
-
-def measure(features: Features, task: str, values: Array, split: Split) -> dict[str, float | None]:
-    """Metrics of one task's served values."""
-    label = next(label for label in features.labels if label.name == task)
-    if label.task == "binary":
-        users = split.users if features.user_key else None
-        return binary_metrics(split.labels[task], values, users, split.weights)
-    return regression_metrics(split.labels[task], values, split.weights)
-
-
-def baselines(directory: str | Path, features: Features, split: Split) -> dict[str, Metrics]:
-    """Metrics, by baseline and task, of what needs no model.
-
-    `global mean`: the training split's mean label. `item mean`: the item's mean label there,
-    smoothed by 10 labels of the global mean.
-
-    Args:
-        directory: of the data set.
-        features: with the tasks to measure.
-        split: to measure on.
-    """
-    train = _Columns(features)
-    for _, labels, weights, keys in readable(
-        evaluation_batches(directory, features, "train", BATCH_SIZE), directory
-    ):
-        train.add(labels, weights, keys)
-    seen = train.split()
-    result: dict[str, Metrics] = {"global mean": {}}
-    if features.item_key:
-        result["item mean"] = {}
-    for label in features.labels:
-        known = np.isfinite(seen.labels[label.name])
-        values, weights = seen.labels[label.name][known], seen.weights[known]
-        mean = float(np.average(values, weights=weights)) if weights.sum() else 0.0
-        constant = np.full(len(split.weights), mean)
-        result["global mean"][label.name] = measure(features, label.name, constant, split)
-        if features.item_key:
-            items, index = np.unique(seen.items[known], return_inverse=True)
-            counts = np.bincount(index, weights, len(items))
-            sums = np.bincount(index, values * weights, len(items))
-            means = dict(zip(items, (sums + SMOOTHING * mean) / (counts + SMOOTHING), strict=True))
-            served = np.array([means.get(item, mean) for item in split.items])
-            result["item mean"][label.name] = measure(features, label.name, served, split)
-    return result
-
-
-def table(rows: dict[str, Metrics]) -> str:
-    """Metrics as aligned text: rows by name, then task, then metric."""
-    lines = []
-    tasks = list(next(iter(rows.values())))
-    for task in tasks:
-        metrics = list(next(iter(rows.values()))[task])
-        width = max(len(name) for name in (*rows, task))
-        lines.append(f"{task:<{width}}  " + "  ".join(f"{m:>11}" for m in metrics))
-        for name, by_task in rows.items():
-            cells = [by_task[task][metric] for metric in metrics]
-            shown = ("—" if cell is None else f"{cell:.4f}" for cell in cells)
-            lines.append(f"{name:<{width}}  " + "  ".join(f"{cell:>11}" for cell in shown))
-    return "\n".join(lines)

@@ -1,88 +1,162 @@
-"""Metrics of predicted probabilities."""
+"""Figures of predicted values, from how scores are distributed over the labels.
+
+What is known of a binary task's scores is their distribution: distinct scores in rising order, and
+the weights of negatives and positives at each. Every figure but GAUC follows from it, whether the
+scores are all that there were or the bins of a histogram, and of many resamplings at once.
+"""
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 from scipy.stats import rankdata
-from sklearn.metrics import log_loss, roc_auc_score
 
 Array = np.ndarray[Any, Any]
 
+CURVE_BINS = 20
+_SMALLEST = np.finfo(np.float64).eps  # that a probability is away from 0 and 1 in a logarithm
 
-def gauc(labels: Array, scores: Array, groups: Array, weights: Array | None = None) -> float | None:
-    """AUC of every group, averaged by its impressions.
 
-    Groups whose labels are all equal have no AUC and are left out.
+def auc(counts: Array) -> Array:
+    """Area under the ROC curve; equal scores count by half.
 
-    Source: Zhu et al. 2017, Optimized Cost per Click in Taobao Display Advertising, section 5.1.
+    Args:
+        counts: (..., scores, 2) weights of negatives and positives, by rising score.
+
+    Returns:
+        (...), NaN where there are no negatives or no positives.
+    """
+    negatives, positives = counts[..., 0], counts[..., 1]
+    below = np.cumsum(negatives, axis=-1) - negatives / 2
+    return _ratio((positives * below).sum(-1), negatives.sum(-1) * positives.sum(-1))
+
+
+def pr_auc(counts: Array) -> Array:
+    """Average precision: the mean of the precision over the recall, in steps.
+
+    Args:
+        counts: (..., scores, 2) weights of negatives and positives, by rising score.
+
+    Returns:
+        (...), NaN where there are no negatives or no positives.
+    """
+    ahead = np.cumsum(counts[..., ::-1, :], axis=-2)
+    precision = _ratio(ahead[..., 1], ahead.sum(-1), 0.0)
+    negatives, positives = counts[..., 0].sum(-1), counts[..., 1].sum(-1)
+    found = (precision * counts[..., ::-1, 1]).sum(-1)
+    return np.where(negatives > 0, _ratio(found, positives), np.nan)
+
+
+def reliability(scores: Array, counts: Array) -> tuple[Array, Array, Array]:
+    """What is predicted and what comes true, from the lowest scores to the highest.
+
+    Args:
+        scores: (scores,) rising probabilities.
+        counts: (..., scores, 2) weights of negatives and positives.
+
+    Returns:
+        Weight, mean prediction and mean label, each (..., 20), of bins of equal weight; equal
+        scores are in one bin, so that bins may be empty (their means are NaN).
+    """
+    total = counts.sum(-1).reshape(math.prod(counts.shape[:-2]), len(scores))
+    middle = np.cumsum(total, axis=1) - total / 2
+    place = np.nan_to_num(_ratio(CURVE_BINS * middle, total.sum(1, keepdims=True))).astype(int)
+    place = np.minimum(place, CURVE_BINS - 1) + CURVE_BINS * np.arange(len(total))[:, np.newaxis]
+    shape = (*counts.shape[:-2], CURVE_BINS)
+
+    def by_bin(values: Array) -> Array:
+        sums = np.bincount(place.ravel(), values.ravel(), CURVE_BINS * len(total))
+        return sums.reshape(shape)
+
+    weight = by_bin(total)
+    positives = by_bin(counts[..., 1].reshape(total.shape))
+    return weight, _ratio(by_bin(total * scores), weight), _ratio(positives, weight)
+
+
+def binary_figures(scores: Array, counts: Array) -> dict[str, Array]:
+    """All figures of a distribution of scores.
+
+    Args:
+        scores: (scores,) rising probabilities.
+        counts: (..., scores, 2) weights of negatives and positives.
+
+    Returns:
+        By name (...), NaN where a figure does not exist: `auc`, `pr_auc`, `log_loss`,
+        `normalised_entropy` (the log loss over that of always saying the mean label: He et al.
+        2014, section 3), `calibration` (mean prediction over mean label) and `ece` (mean distance
+        between prediction and label in 20 bins of equal weight: Naeini et al. 2015).
+    """
+    negatives, positives = counts[..., 0].sum(-1), counts[..., 1].sum(-1)
+    total = negatives + positives
+    clipped = np.clip(scores, _SMALLEST, 1 - _SMALLEST)
+    surprise = counts[..., 0] @ -np.log1p(-clipped) + counts[..., 1] @ -np.log(clipped)
+    log_loss = _ratio(surprise, total)
+    rate = np.clip(_ratio(positives, total), _SMALLEST, 1 - _SMALLEST)
+    entropy = -rate * np.log(rate) - (1 - rate) * np.log1p(-rate)
+    both = (negatives > 0) & (positives > 0)
+    weight, predicted, observed = reliability(scores, counts)
+    distance = np.nansum(weight * np.abs(predicted - observed), axis=-1)
+    return {
+        "auc": auc(counts),
+        "pr_auc": pr_auc(counts),
+        "log_loss": log_loss,
+        "normalised_entropy": np.where(both, _ratio(log_loss, entropy), np.nan),
+        "calibration": _ratio(counts.sum(-1) @ scores, positives),
+        "ece": _ratio(distance, total),
+    }
+
+
+def regression_figures(sums: dict[str, Array]) -> dict[str, Array]:
+    """Figures of a regression.
+
+    Args:
+        sums: weighted sums, (...) each: `weight`, of the `label` and its `label_square`, of the
+            `error` (prediction less label), its `square` and its `absolute`.
+
+    Returns:
+        By name (...), NaN where a figure does not exist: `rmse`, `mae`, `bias` (the mean error) and
+        `r2` (1 less the squared error over that of always saying the mean label).
+    """
+    weight = sums["weight"]
+    spread = sums["label_square"] - _ratio(sums["label"] ** 2, weight)
+    some = spread > 1e-9 * np.abs(sums["label_square"])  # less of it is rounding
+    return {
+        "rmse": np.sqrt(_ratio(sums["square"], weight)),
+        "mae": _ratio(sums["absolute"], weight),
+        "bias": _ratio(sums["error"], weight),
+        "r2": 1 - np.where(some, _ratio(sums["square"], spread), np.nan),
+    }
+
+
+def auc_by_group(labels: Array, scores: Array, groups: Array) -> Array:
+    """AUC of every group; equal scores count by half.
 
     Args:
         labels: (n,) 0 or 1.
         scores: (n,) in any monotone scale.
-        groups: (n,) whom each belongs to; users, mostly.
-        weights: (n,) what an impression counts; 1 each unless given.
+        groups: (n,) numbers from 0 on of the groups.
 
     Returns:
-        The average, or None where no group has both labels.
+        (groups,), NaN where all labels are equal.
     """
-    weights = np.ones(len(labels)) if weights is None else weights
-    order = np.argsort(groups, kind="stable")
-    starts = np.flatnonzero(np.r_[True, groups[order][1:] != groups[order][:-1]])
-    total = impressions = 0.0
-    for members in np.split(order, starts[1:]):
-        positive = labels[members] > 0.5
-        n_positive, n_negative = positive.sum(), (~positive).sum()
-        if n_positive and n_negative:
-            ranks = rankdata(scores[members])
-            above = ranks[positive].sum() - n_positive * (n_positive + 1) / 2
-            weight = weights[members].sum()
-            total += weight * above / (n_positive * n_negative)
-            impressions += weight
-    return float(total / impressions) if impressions else None
+    size = int(groups.max(initial=-1)) + 1
+    positive = labels > 0.5
+    _, level = np.unique(scores, return_inverse=True)
+    order = np.lexsort((level, groups))
+    groups, level, positive = groups[order], level[order], positive[order]
+    counts = np.bincount(groups, minlength=size)
+    # Ranks within a group: among all rows by group and score, less the rows of groups before.
+    number = np.cumsum(np.r_[0, (np.diff(groups) != 0) | (np.diff(level) != 0)])[: len(order)]
+    ranks = rankdata(number) - (np.cumsum(counts) - counts)[groups]
+    positives = np.bincount(groups, positive, size)
+    above = np.bincount(groups, positive * ranks, size) - positives * (positives + 1) / 2
+    return _ratio(above, positives * (counts - positives))
 
 
-def binary_metrics(
-    labels: Array, probabilities: Array, users: Array | None, weights: Array
-) -> dict[str, float | None]:
-    """Metrics of a binary task. Missing labels (NaN) are left out.
-
-    Args:
-        labels: (n,) 0, 1 or NaN.
-        probabilities: (n,) predicted.
-        users: (n,) for GAUC; None where the data have no users.
-        weights: (n,) of the examples.
-
-    Returns:
-        `auc`, `log_loss`, `gauc`, `calibration` (mean prediction over mean label); None where a
-        metric does not exist, as AUC where all labels are equal.
-    """
-    known = np.isfinite(labels)
-    labels, probabilities, weights = labels[known], probabilities[known], weights[known]
-    both = len(np.unique(labels)) == 2
-    positives = float(np.average(labels, weights=weights)) if weights.sum() else 0.0
-    return {
-        "auc": float(roc_auc_score(labels, probabilities, sample_weight=weights)) if both else None,
-        "log_loss": float(
-            log_loss(labels, probabilities.astype(np.float64), sample_weight=weights, labels=[0, 1])
-        )
-        if len(labels)
-        else None,
-        "gauc": None if users is None else gauc(labels, probabilities, users[known], weights),
-        "calibration": float(np.average(probabilities, weights=weights) / positives)
-        if positives
-        else None,
-    }
-
-
-def regression_metrics(labels: Array, values: Array, weights: Array) -> dict[str, float | None]:
-    """`rmse` and `mae` of a regression task. Missing labels (NaN) are left out."""
-    known = np.isfinite(labels)
-    errors, weights = values[known] - labels[known], weights[known]
-    if not weights.sum():
-        return {"rmse": None, "mae": None}
-    return {
-        "rmse": float(np.sqrt(np.average(np.square(errors), weights=weights))),
-        "mae": float(np.average(np.abs(errors), weights=weights)),
-    }
+def _ratio(above: Array, below: Array, otherwise: float = np.nan) -> Array:
+    """`above / below`, where `below` is positive."""
+    above, below = np.broadcast_arrays(above, below)
+    full = np.full(above.shape, otherwise, np.float64)
+    return np.divide(above, below, out=full, where=below > 0)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import zlib
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
+from tfrec.bootstrap import draws
 from tfrec.catalogue import load
 from tfrec.config import TopKConfig
 from tfrec.data import evaluation_batches, readable
@@ -20,6 +23,8 @@ from tfrec.metrics import Array
 from tfrec.models.base import Inputs, input_shapes
 from tfrec.models.retrieval.base import RetrievalModel, without
 from tfrec.ranks import Ranks, Sampled
+from tfrec.report import REPLICATES, Report
+from tfrec.slices import Slices
 from tfrec.strict import NotFiniteError, UserError
 
 BATCH_SIZE = 4096
@@ -124,13 +129,18 @@ class TopKEvaluator:
 
     def evaluate(self, model: RetrievalModel) -> Metrics:
         """Metrics by protocol."""
+        found = self._ranks(self._of_model(model), None, 0)
+        return {self.protocol: found[None].means()}
+
+    def _of_model(self, model: RetrievalModel) -> Callable[..., Any]:
+        """What ranks by a model's scores."""
         function = self._measure.get(id(model))
         if function is None:
             index = tf.function(model.index)
             score = self._ranking(lambda inputs, index: model.scores(model.users(inputs), index))
             self._measure[id(model)] = function = (index, score)
         index = function[0]()
-        return self._metrics(lambda inputs, *ids: function[1](inputs, index, *ids))
+        return lambda inputs, *ids: function[1](inputs, index, *ids)
 
     def gates(self, model: RetrievalModel) -> dict[str, list[float]]:
         """None: these models have no gates."""
@@ -139,16 +149,57 @@ class TopKEvaluator:
 
     def compare(self, name: str, model: RetrievalModel) -> dict[str, Metrics]:
         """Metrics of a model, and of recommending what most users took."""
+        return self.report(name, model, replicates=0).figures()
+
+    def report(
+        self,
+        name: str,
+        model: RetrievalModel,
+        wanted: Sequence[str] = (),
+        replicates: int = REPLICATES,
+    ) -> Report:
+        """All that is measured of a model, and the whole of recommending what most users took.
+
+        Args:
+            name: of the model.
+            model: to measure.
+            wanted: slices to measure the model on, too, see `tfrec.slices`: of the examples that
+                users are measured at.
+            replicates: resamplings for intervals.
+        """
+        slices = None
+        if wanted:
+            first = next(iter(self.batches))[0]
+            slices = Slices(wanted, self.directory, self.features, first)
+        records = [
+            {"name": whose, "task": self.protocol, "slice": part, **ranks.record()}
+            for whose, ranking, parts in (
+                (name, self._of_model(model), slices),
+                ("popularity", self._of_counts(), None),
+            )
+            for part, ranks in self._ranks(ranking, parts, replicates).items()
+            if ranks.users or part is None
+        ]
+        return Report(name, self.split, self.about(), self._digest(), replicates, records)
+
+    def _of_counts(self) -> Callable[..., Any]:
+        """What ranks by counts in training."""
         counts = tf.constant(self.catalogue.counts, tf.float32)
 
         def popularity(inputs: Inputs, index: tf.Tensor) -> tf.Tensor:
             users = tf.shape(inputs[str(self.features.item_id)])[0]
             return tf.broadcast_to(index[:, 0], [users, len(counts)])
 
-        ranking = self._ranking(popularity)
-        index = counts[:, tf.newaxis]
-        popular = self._metrics(lambda inputs, *ids: ranking(inputs, index, *ids))
-        return {name: self.evaluate(model), "popularity": popular}
+        ranking, index = self._ranking(popularity), counts[:, tf.newaxis]
+        return lambda inputs, *ids: ranking(inputs, index, *ids)
+
+    def _digest(self) -> str:
+        """Of users and targets: equal where the same has been measured."""
+        found = hashlib.blake2b(digest_size=8)
+        for user, ids, unknown in zip(self.users, self.targets, self.unknown, strict=True):
+            targets = sorted(self.catalogue.keys[ids - 1])
+            found.update(json.dumps([user, targets, int(unknown)]).encode())
+        return f"{len(self.users)}-{found.hexdigest()}"
 
     def about(self) -> str:
         """What has been measured."""
@@ -204,35 +255,49 @@ class TopKEvaluator:
         index = tf.TensorSpec([len(self.catalogue.keys), None], tf.float32)
         return tf.function(chosen, [inputs, index, ids, ids])
 
-    def _metrics(self, ranking: Callable[..., Any]) -> Metrics:
-        ranks = Ranks(self.config.cutoffs)
-        for numbers, inputs in self._chunks():
+    def _ranks(
+        self, ranking: Callable[..., Any], slices: Slices | None, replicates: int
+    ) -> dict[str | None, Ranks]:
+        """Figures of the whole (None), and by slice."""
+        counts = None if self.sampled else self.catalogue.counts
+        parts = [None, *(slices.names if slices else ())]
+        found = {part: Ranks(self.config.cutoffs, counts, replicates) for part in parts}
+        for numbers, inputs, keys in self._chunks():
             targets = [self.targets[n] for n in numbers]
             others = [self.sampled.candidates(n) if self.sampled else self.seen[n] for n in numbers]
-            found, ahead = ranking(inputs, _padded(targets), _padded(others))
-            if (found.numpy() < 0).any():
+            best, ahead = (v.numpy() for v in ranking(inputs, _padded(targets), _padded(others)))
+            if (best < 0).any():
                 raise NotFiniteError(
                     "what the model says of some items is not finite; train with a lower learning "
                     "rate or with clip_norm"
                 )
-            unknown = self.unknown[numbers]
-            if self.sampled:
-                ranks.add_targets(ahead.numpy(), targets, unknown)
-            else:
-                ranks.add_users(found.numpy(), ahead.numpy(), targets, unknown)
-        return {self.protocol: ranks.means()}
+            users = tf.strings.to_hash_bucket_fast(keys["user"], 2**63 - 1).numpy()
+            drawn = draws(users, replicates)
+            member = np.ones((len(numbers), 1), bool)
+            if slices:
+                member = np.concatenate([member, slices.member(inputs, keys)], axis=1)
+            for ranks, chosen in zip(found.values(), member.T, strict=True):
+                rows = np.flatnonzero(chosen)
+                of_part = [targets[row] for row in rows], self.unknown[numbers][rows], drawn[rows]
+                if self.sampled and len(rows):
+                    ranks.add_targets(ahead[rows], *of_part)
+                elif len(rows):
+                    ranks.add_users(best[rows], ahead[rows], *of_part)
+        return found
 
-    def _chunks(self) -> Iterator[tuple[list[int], Inputs]]:
-        """Numbers of users, and the inputs that they are measured at."""
+    def _chunks(self) -> Iterator[tuple[list[int], Inputs, Inputs]]:
+        """Numbers of users, and the inputs and the keys that they are measured at."""
         size = max(min(SCORES_AT_ONCE // len(self.catalogue.keys), 512), 1)
         start = 0
-        for inputs, labels, weights, _ in readable(self.batches, self.directory):
-            del labels
+        for inputs, _, weights, keys in readable(self.batches, self.directory):
             wanted = [i for i in range(len(weights)) if start + i in self.rows]
             for first in range(0, len(wanted), size):
                 places = wanted[first : first + size]
-                part = {name: tf.gather(value, places) for name, value in inputs.items()}
-                yield [self.rows[start + i] for i in places], part
+                yield (
+                    [self.rows[start + i] for i in places],
+                    {name: tf.gather(value, places) for name, value in inputs.items()},
+                    {name: tf.gather(value, places) for name, value in keys.items()},
+                )
             start += len(weights)
 
 

@@ -12,6 +12,8 @@ Metrics = dict[str, dict[str, float | None]]
 # exists, since there is no AUC where all labels are equal.
 Signed = tuple[tuple[str, float], ...]
 Monitored = Mapping[str, Signed]  # by task
+# What is told in a line; all is in metrics.json and TensorBoard.
+_TOLD = ("auc", "log_loss", "gauc", "calibration", "rmse", "mae", "hr", "recall", "ndcg", "mrr")
 
 
 @dataclass(frozen=True)
@@ -63,9 +65,13 @@ class Validation:
 
 
 def shown(metrics: Metrics) -> str:
-    """Metrics in one line."""
+    """The main metrics in one line."""
     return "  ".join(
         f"{task}: "
-        + ", ".join(f"{name} {value:.4f}" for name, value in values.items() if value is not None)
+        + ", ".join(
+            f"{name} {value:.4f}"
+            for name, value in values.items()
+            if value is not None and name.partition("@")[0] in _TOLD
+        )
         for task, values in metrics.items()
     )

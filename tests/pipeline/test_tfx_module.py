@@ -127,9 +127,11 @@ def test_a_model_is_trained_and_served(transformed: Any, data_set: Any, tmp_path
         for name, values in example.items():
             np.testing.assert_array_equal(made[key][name], values, err_msg=name)
     run = Run.load(tmp_path / "run" / "run")
-    predicted, split = evaluator(run.config, run.features, "validation").predict(run.best_model())
-    keys = zip(split.users, split.items, strict=True)
-    expected = dict(zip(keys, predicted["like"], strict=True))
+    measuring, best = evaluator(run.config, run.features, "validation"), run.best_model()
+    expected = {}
+    for inputs, _, _, keys in measuring.read():
+        pairs = zip(keys["user"].numpy(), keys["item"].numpy(), strict=True)
+        expected |= zip(pairs, measuring.scorer(best)(inputs, keys)["like"], strict=True)
     files = tf.data.TFRecordDataset(str(transformed[1] / "raw" / "eval" / "data.gz"), "GZIP")
     raw = [record.numpy() for record in files]
     model = tf.saved_model.load(fn_args.serving_model_dir)

@@ -1,0 +1,151 @@
+"""Parts of a split: who is in which, and what they are called."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from sklearn.metrics import log_loss
+
+from tests.events import COLOURS
+from tfrec import evaluate
+from tfrec.data import evaluation_batches
+from tfrec.evaluation import Evaluator
+from tfrec.features import Features
+from tfrec.interactions import interactions
+from tfrec.report import Report
+from tfrec.runs import Run
+from tfrec.slices import Slices
+from tfrec.strict import UserError
+
+
+class Split:
+    """The shop's test split, and what its events really were."""
+
+    def __init__(self, shop: Path) -> None:
+        self.shop, self.features = shop, Features.load(shop)
+        ((self.inputs, _, _, self.keys),) = evaluation_batches(shop, self.features, "test", 10_000)
+        with (shop.parents[1] / "events.csv").open(newline="") as file:
+            rows = {(row["customer"], row["product"]): row for row in csv.DictReader(file)}
+        pairs = zip(self.keys["user"].numpy(), self.keys["item"].numpy(), strict=True)
+        self.rows = [rows[user.decode(), item.decode()] for user, item in pairs]
+
+    def slices(self, *wanted: str) -> dict[str, Any]:
+        found = Slices(wanted, self.shop, self.features, self.inputs)
+        member = found.member(self.inputs, self.keys)
+        assert member.shape == (len(self.rows), len(found.names))
+        return dict(zip(found.names, member.T, strict=True))
+
+
+@pytest.fixture(scope="module")
+def split(shop: Path) -> Split:
+    return Split(shop)
+
+
+def test_an_example_is_in_the_slices_of_all_its_values(split: Split) -> None:
+    found = split.slices("colours")
+    assert set(found) == {*(f"colours={c}" for c in COLOURS), "colours=(unknown)", "colours=(none)"}
+    for colour in COLOURS:
+        expected = [colour in row["colours"].split("|") for row in split.rows]
+        assert found[f"colours={colour}"].tolist() == expected
+    assert not found["colours=(none)"].any()
+    assert sum(part.sum() for part in found.values()) > len(split.rows)
+
+
+def test_one_value_is_the_same_part_alone(split: Split) -> None:
+    alone = split.slices("colours=red", "customer=c3")
+    assert list(alone) == ["colours=red", "customer=c3"]
+    np.testing.assert_array_equal(alone["colours=red"], split.slices("colours")["colours=red"])
+    expected = [row["customer"] == "c3" for row in split.rows]
+    assert alone["customer=c3"].tolist() == expected
+
+
+def test_of_many_values_the_most_frequent_are_told_apart(split: Split) -> None:
+    found = split.slices("customer")
+    assert len(found) == 20 + 3
+    total = np.sum(list(found.values()), axis=0)
+    np.testing.assert_array_equal(total, 1)  # everyone is somewhere, and in one place
+    assert found["customer=(others)"].sum() == len(split.rows) * 4 / 24
+
+
+def test_numbers_have_quarters_and_ranges(split: Split) -> None:
+    found = split.slices("price")
+    assert sum(found.values()).max() == 1
+    sizes = [part.sum() for part in found.values()]
+    assert sum(sizes) == len(split.rows)
+    assert max(sizes) < 0.35 * len(split.rows)
+    prices = split.inputs["price"].numpy()
+    middle = split.slices("price=-0.5..0.5")
+    expected = (prices >= -0.5) & (prices <= 0.5)
+    np.testing.assert_array_equal(middle["price=-0.5..0.5"], expected)
+    np.testing.assert_array_equal(split.slices("price=0.1..")["price=0.1.."], prices >= 0.1)
+
+
+def test_buckets_are_told_by_their_place(split: Split) -> None:
+    found = split.slices("price_band")
+    assert list(found)[:4] == [f"price_band=bucket {n} of 4" for n in (1, 2, 3, 4)]
+    prices = np.array([float(row["unit price"] or "nan") for row in split.rows])
+    highest = [prices[part].max() for part in list(found.values())[:4]]
+    assert highest == sorted(highest)
+
+
+def test_new_users_and_rare_items_are_known_by_training_events(split: Split) -> None:
+    users, items = (Counter(keys) for keys in interactions(split.shop, ["train"]))
+    assert set(users.values()) == {32}
+    found = split.slices("user_events", "item_count", "item_count=0..12", "user_events=..31")
+    assert found["user_events=10–99"].all()
+    assert not found["user_events=..31"].any()
+    counts = np.array([items[row["product"]] for row in split.rows])
+    np.testing.assert_array_equal(found["item_count=1–9"], (counts >= 1) & (counts <= 9))
+    np.testing.assert_array_equal(found["item_count=10–99"], (counts >= 10) & (counts <= 99))
+    np.testing.assert_array_equal(found["item_count=0..12"], counts <= 12)
+    assert 0 < (counts <= 12).sum() < len(counts)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "message"),
+    [
+        (["colour"], "no feature 'colour'; did you mean 'colours'"),
+        (["colours=rad"], "colours has no value 'rad'; did you mean 'red'"),
+        (["price=cheap"], "price is a number; expected LOW..HIGH, such as price=0..10"),
+        (["user_event"], "did you mean 'user_events'"),
+        (["colours", "colours=red"], "one part is asked for twice"),
+    ],
+)
+def test_what_is_no_slice(split: Split, wanted: list[str], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        split.slices(*wanted)
+
+
+def test_a_run_is_measured_by_slice(finished: tuple[Path, str], split: Split) -> None:
+    run, _ = finished
+    arguments = ["--run", str(run), "--slice", "colours", "--slice", "user_events"]
+    done = CliRunner().invoke(evaluate.main, [*arguments, "--replicates", "50"])
+    assert done.exit_code == 0, done.output
+    report = Report.load(run / "evaluation" / "test.json")
+    by_slice = {r["slice"]: r for r in report.records if r["name"] == "wide_deep"}
+    whole, red = by_slice[None], by_slice["colours=red"]
+    assert (whole["examples"], whole["users"]) == (len(split.rows), 24)
+    reds = ["red" in row["colours"] for row in split.rows]
+    assert red["examples"] == sum(reds)
+    assert red["users"] == len({r["customer"] for r in np.array(split.rows)[reds]})
+    assert by_slice["user_events=10–99"]["metrics"] == whole["metrics"]
+    assert "user_events=0" not in by_slice  # nobody is in it
+    low, high = red["intervals"]["log_loss"]
+    assert low < red["metrics"]["log_loss"] < high
+    assert f"{red['metrics']['log_loss']:.4f} ±{(high - low) / 2:.4f}" in done.output
+    kept = json.loads((run / "metrics.json").read_text())["test"]
+    assert kept["wide_deep"]["bought"] == whole["metrics"]
+
+    loaded = Run.load(run)
+    measuring = Evaluator(loaded.config.data, loaded.features, "test")
+    ((inputs, labels, _, keys),) = measuring.read()
+    scores = measuring.scorer(loaded.best_model())(inputs, keys)["bought"]
+    expected = log_loss(labels["bought"].numpy()[reds], scores[reds].astype(np.float64))
+    assert red["metrics"]["log_loss"] == pytest.approx(expected)

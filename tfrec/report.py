@@ -1,0 +1,151 @@
+"""What an evaluation found: kept as JSON, shown as tables. No TensorFlow."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from tfrec.strict import UserError
+from tfrec.validation import Metrics
+
+FORMAT = 1
+REPLICATES = 200  # resamplings unless others are asked for
+FOLDER = "evaluation"  # of a run directory
+
+MOST_COLUMNS = 12
+
+
+@dataclass(frozen=True)
+class Report:
+    """Figures of a model and of baselines.
+
+    Attributes:
+        model: name of it.
+        split: that was measured on.
+        about: what has been measured, for people.
+        digest: of it; figures of two reports with the same one can be compared user by user.
+        replicates: resamplings.
+        records: by `name`, `task` and `slice` (None for the whole): `examples` and `users`, the
+            `metrics`, their 95% `intervals`, `replicates` of these, the reliability `curve`.
+    """
+
+    model: str
+    split: str
+    about: str
+    digest: str
+    replicates: int
+    records: list[dict[str, Any]]
+
+    def figures(self) -> dict[str, Metrics]:
+        """Metrics of the whole, by name and task."""
+        found: dict[str, Metrics] = {}
+        for record in self.records:
+            if record["slice"] is None:
+                found.setdefault(record["name"], {})[record["task"]] = record["metrics"]
+        return found
+
+    def save(self, path: Path) -> None:
+        """Writes it, whole or not at all.
+
+        What is there of other tasks, as top-k by another protocol, stays if it is of the same
+        examples.
+        """
+        records = self.records
+        if path.is_file():
+            before, tasks = Report.load(path), {record["task"] for record in records}
+            if (before.digest, before.replicates) == (self.digest, self.replicates):
+                records = [r for r in before.records if r["task"] not in tasks] + records
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f"{path.name}.partial")
+        values = {"format": FORMAT, **asdict(self), "records": records}
+        text = json.dumps(values, ensure_ascii=False)
+        partial.write_text(text + "\n", encoding="utf-8")
+        partial.replace(path)
+
+    @classmethod
+    def load(cls, path: Path) -> Report:
+        """Reads what `save` wrote.
+
+        Raises:
+            UserError: it is not there, or cannot be read.
+        """
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+            if values.pop("format") != FORMAT:
+                raise ValueError("it is of another version")
+            return cls(**values)
+        except OSError as error:
+            raise UserError(
+                f"{path}: {error.strerror}; make it with `python -m tfrec.evaluate`"
+            ) from None
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise UserError(f"{path} cannot be read ({error}); evaluate again") from None
+
+    def text(self) -> str:
+        """All of it but for the curves, as tables."""
+        parts = [self.about, table(self.figures())]
+        own = [record for record in self.records if record["name"] == self.model]
+        if self.replicates:
+            parts += [f"\n{self.model}, ± 95% over users", *_by_task(own, whole=True)]
+        if any(record["slice"] for record in own):
+            parts += [f"\n{self.model} by slice", *_by_task(own, whole=False)]
+        return "\n".join(parts)
+
+
+def _by_task(records: list[dict[str, Any]], whole: bool) -> list[str]:
+    lines = []
+    for task in dict.fromkeys(record["task"] for record in records):
+        mine = [r for r in records if r["task"] == task and (r["slice"] is None or not whole)]
+        metrics = list(mine[0]["metrics"])
+        head = [task, "examples", "users", *metrics]
+        rows = [
+            [
+                record["slice"] or "all",
+                f"{record['examples']:,}",
+                "—" if record["users"] is None else f"{record['users']:,}",
+                *(with_interval(record["metrics"][m], record["intervals"].get(m)) for m in metrics),
+            ]
+            for record in mine
+        ]
+        lines += _fitting([head, *rows])
+    return lines
+
+
+def with_interval(value: float | None, interval: Sequence[float] | None) -> str:
+    """A figure, and half of its interval."""
+    if value is None:
+        return "—"
+    return f"{value:.4f}" + (f" ±{(interval[1] - interval[0]) / 2:.4f}" if interval else "")
+
+
+def aligned(rows: list[list[str]]) -> list[str]:
+    """Lines of a table: the first column to the left, the others to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(
+            cell.rjust(width) if place else cell.ljust(width)
+            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in rows
+    ]
+
+
+def table(rows: dict[str, Metrics]) -> str:
+    """Metrics as aligned text: rows by name, then task, then metric."""
+    lines = []
+    for task, metrics in next(iter(rows.values())).items():
+        cells = [
+            [name, *(with_interval(by_task[task].get(metric), None) for metric in metrics)]
+            for name, by_task in rows.items()
+        ]
+        lines += _fitting([[task, *metrics], *cells])
+    return "\n".join(lines)
+
+
+def _fitting(rows: list[list[str]]) -> list[str]:
+    """Lines of a table, which is turned where it has more columns than a screen."""
+    turned = len(rows[0]) > MOST_COLUMNS
+    return aligned(list(map(list, zip(*rows, strict=True))) if turned else rows)

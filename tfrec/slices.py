@@ -1,0 +1,175 @@
+"""Parts of a split that are measured by themselves, such as new users or a genre.
+
+- `FEATURE`: every value of a category, by its name; quarters of a number;
+- `FEATURE=VALUE`, or `FEATURE=LOW..HIGH` of a number, as the model reads it: one part;
+- `user_events`, `item_count`: by how many training events the user or the item has, in powers of
+  ten; `user_events=0..4` for one part.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tfrec.catalogue import vocabulary
+from tfrec.features import Feature, Features
+from tfrec.interactions import interactions
+from tfrec.metrics import Array
+from tfrec.strict import UserError, nearest
+
+MOST = 20  # values of a category, those with most training events
+COUNTS = {"user_events": "user", "item_count": "item"}  # and whose training events they count
+_POWERS = ((0, 0), (1, 9), (10, 99), (100, 999), (1_000, 9_999), (10_000, np.inf))
+
+_Member = Callable[[dict[str, Any], dict[str, Any]], Array]
+
+
+class Slices:
+    """Which parts an example is in.
+
+    Args:
+        wanted: as the user names them.
+        directory: of the data set, for its vocabularies and its training events.
+        features: of the data set.
+        first: inputs of some examples, which are in random order; quarters of numbers are theirs.
+
+    Attributes:
+        names: of the parts.
+
+    Raises:
+        UserError: a feature or a value that the data set does not have.
+    """
+
+    def __init__(
+        self,
+        wanted: Iterable[str],
+        directory: str | Path,
+        features: Features,
+        first: dict[str, Any],
+    ) -> None:
+        self.directory, self.features, self.first = directory, features, first
+        self.names: list[str] = []
+        self._members: list[_Member] = []
+        for text in dict.fromkeys(wanted):
+            name, equals, value = text.partition("=")
+            parts, member = self._parts(name, value if equals else None)
+            self.names += [f"{name}={part}" for part in parts]
+            self._members.append(member)
+        if len(set(self.names)) < len(self.names):
+            raise UserError("--slice: one part is asked for twice")
+
+    def member(self, inputs: dict[str, Any], keys: dict[str, Any]) -> Array:
+        """Which parts examples are in.
+
+        Args:
+            inputs: of the model, by feature.
+            keys: `user` and `item`.
+
+        Returns:
+            (n, parts) bool.
+        """
+        return np.concatenate([member(inputs, keys) for member in self._members], axis=1)
+
+    def _parts(self, name: str, value: str | None) -> tuple[list[str], _Member]:
+        if name in COUNTS:
+            return self._by_count(name, value)
+        known = {feature.name: feature for feature in self.features.features}
+        if name not in known:
+            raise UserError(f"--slice: no feature {name!r}{nearest(name, [*known, *COUNTS])}")
+        feature = known[name]
+        if feature.kind == "number" and feature.length:
+            raise UserError(f"--slice: {name} has many numbers in an example, and so no parts")
+        if feature.kind == "number":
+            return self._by_number(feature, value)
+        return self._by_value(feature, value)
+
+    def _by_count(self, name: str, value: str | None) -> tuple[list[str], _Member]:
+        key = COUNTS[name]
+        users_and_items = interactions(self.directory, ("train",))
+        counts = Counter(k.strip() for k in users_and_items[list(COUNTS.values()).index(key)])
+        ranges: Sequence[tuple[float, float]] = _POWERS if value is None else [_range(name, value)]
+
+        def member(inputs: dict[str, Any], keys: dict[str, Any]) -> Array:
+            found = [counts[k.decode().strip()] for k in keys[key].numpy()]
+            return _within(np.array(found), ranges)
+
+        return [_shown(*pair) for pair in ranges] if value is None else [value], member
+
+    def _by_number(self, feature: Feature, value: str | None) -> tuple[list[str], _Member]:
+        if value is not None:
+            names, ranges = [value], [_range(feature.name, value)]
+        else:
+            known = np.asarray(self.first[feature.name])
+            edges = np.quantile(known[np.isfinite(known)], [0.25, 0.5, 0.75]).tolist()
+            lows, highs = [-np.inf, *edges], [*np.nextafter(edges, -np.inf), np.inf]
+            ranges = list(zip(lows, highs, strict=True))
+            shown = [f"{edge:.4g}" for edge in edges]
+            names = [f"below {shown[0]}", f"from {shown[0]}", f"from {shown[1]}"]
+            names.append(f"from {shown[2]}")
+
+        def member(inputs: dict[str, Any], keys: dict[str, Any]) -> Array:
+            values = np.asarray(inputs[feature.name], np.float64)
+            return _within(values, ranges)
+
+        return names, member
+
+    def _by_value(self, feature: Feature, value: str | None) -> tuple[list[str], _Member]:
+        table = self.features.table(feature.table)
+        values, counts = vocabulary(self.directory, table)
+        ids = np.arange(1, 1 + len(values))
+        if not table.learned:
+            values = np.array([f"bucket {n} of {len(values)}" for n in ids], object)
+        # Ids to the number of the part: none, those that are looked at, others, unknown ones.
+        if value is None:
+            chosen = np.sort(ids[np.argsort(-counts, kind="stable")[:MOST]])
+        else:
+            chosen = ids[values == value]
+            if not len(chosen):
+                near = nearest(value, values[:10_000])
+                raise UserError(f"--slice: {feature.name} has no value {value!r}{near}")
+        names = [*values[chosen - 1], "(others)", "(unknown)", "(none)"]
+        place = np.full(table.size, len(chosen) + 1)
+        place[0] = len(chosen) + 2
+        place[ids] = len(chosen)
+        place[chosen] = np.arange(len(chosen))
+        parts = list(range(len(chosen)))
+        if value is None:
+            parts += [len(chosen)] * (len(chosen) < len(values))
+            parts += [len(chosen) + 1] * (table.oov > 0) + [len(chosen) + 2]
+
+        def member(inputs: dict[str, Any], keys: dict[str, Any]) -> Array:
+            of_example = np.asarray(inputs[feature.name]).reshape(len(inputs[feature.name]), -1)
+            found = np.zeros((len(of_example), len(names)), bool)
+            found[np.arange(len(of_example))[:, np.newaxis], place[of_example]] = True
+            found[:, -1] = (of_example == 0).all(axis=1)  # padding beside values is none of them
+            return found[:, parts]
+
+        return [names[part] for part in parts], member
+
+
+def _within(values: Array, ranges: Iterable[tuple[float, float]]) -> Array:
+    """(n, ranges) whether values are in each; both ends belong to it."""
+    return np.stack([(low <= values) & (values <= high) for low, high in ranges], axis=1)
+
+
+def _range(name: str, text: str) -> tuple[float, float]:
+    low, dots, high = text.partition("..")
+    try:
+        if not dots:
+            return float(low), float(low)
+        return float(low or -np.inf), float(high or np.inf)
+    except ValueError:
+        raise UserError(
+            f"--slice {name}={text}: {name} is a number; expected LOW..HIGH, such as "
+            f"{name}=0..10, {name}=..10 or {name}=10.."
+        ) from None
+
+
+def _shown(low: float, high: float) -> str:
+    if low == high:
+        return f"{low:,}"
+    return f"{low:,}–{high:,}" if np.isfinite(high) else f"{low:,} or more"
