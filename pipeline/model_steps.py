@@ -8,6 +8,7 @@ from typing import Any
 
 from pipeline.step import MODEL_CODE, Step
 from pipeline.transforming import Transform
+from tfrec.export import newest_version
 from tfrec.strict import UserError, nearest
 
 EVALUATION = "evaluation.json"
@@ -161,10 +162,3 @@ class Push(Step):
 
     def told(self, counts: dict[str, Any]) -> list[str]:
         return [counts["version"]]
-
-
-def newest_version(base: Path) -> Path | None:
-    """Directory of the highest version of a served model; None where there is none."""
-    versions = base.iterdir() if base.is_dir() else ()
-    numbered = (path for path in versions if path.name.isdigit())
-    return max(numbered, key=lambda path: int(path.name), default=None)

@@ -1,4 +1,4 @@
-"""`python -m tfrec.evaluate`: figures of a run on a split, beside baselines."""
+"""`python -m tfrec.evaluate`: figures of a run or an export on a split, beside baselines."""
 
 from __future__ import annotations
 
@@ -11,12 +11,14 @@ from tfrec.cli import command, quiet_import
 from tfrec.config import TopKConfig
 from tfrec.features import SPLITS
 from tfrec.overrides import from_assignments, merge
-from tfrec.report import FOLDER, REPLICATES
+from tfrec.report import FOLDER, REPLICATES, Report
 from tfrec.strict import UserError
 
 
 @click.command()
-@click.option("--run", "directory", required=True, type=Path, help="Run directory.")
+@click.option("--run", "directory", type=Path, help="Run directory.")
+@click.option("--export", type=Path, help="Instead of a run, a SavedModel to ask.")
+@click.option("--data", type=Path, help="With --export, the data set to measure it on.")
 @click.option("--split", default="test", show_default=True, type=click.Choice(SPLITS))
 @click.option(
     "--slice",
@@ -40,27 +42,70 @@ from tfrec.strict import UserError
     metavar="KEY=VALUE",
     help="How models of all items are measured, such as --set top_k.candidates=uniform.",
 )
+@click.option(
+    "--output",
+    type=Path,
+    help="File for all that is found, as JSON; of a run, evaluation/SPLIT.json in it unless given.",
+)
 @command
 def main(
+    directory: Path | None,
+    export: Path | None,
+    data: Path | None,
+    split: str,
+    slices: tuple[str, ...],
+    replicates: int,
+    assignments: tuple[str, ...],
+    output: Path | None,
+) -> None:
+    """Measure a run's best weights, or an export, and print the figures beside baselines."""
+    if (directory is None) == (export is None):
+        raise UserError("name either a --run or an --export")
+    if (export is None) != (data is None):
+        raise UserError("--data belongs to --export: the data set to measure it on")
+    if directory:
+        report = _of_run(directory, split, slices, replicates, assignments)
+        output = output or directory / FOLDER / f"{split}.json"
+    else:
+        assert export and data
+        if assignments:
+            raise UserError("--set belongs to --run")
+        report = _of_export(export, data, split, slices, replicates)
+    click.echo(report.text())
+    if output:
+        report.save(output)
+        click.echo(f"all of it is in {output}")
+
+
+def _of_run(
     directory: Path,
     split: str,
     slices: tuple[str, ...],
     replicates: int,
     assignments: tuple[str, ...],
-) -> None:
-    """Measure a run's best weights on a split, and print the figures beside baselines."""
+) -> Report:
+    """Measures a run, and adds the figures to its `metrics.json`."""
     with quiet_import():
         from tfrec.evaluation import evaluator
-        from tfrec.runs import METRICS, Run
+        from tfrec.runs import Run
 
     run = Run.load(directory)
     config = run.config.model_copy(update={"top_k": _top_k(run.config.top_k, assignments)})
     measuring = evaluator(config, run.features, split)
     report = measuring.report(config.model.id, run.best_model(), list(slices), replicates)
-    report.save(directory / FOLDER / f"{split}.json")
     run.add_metrics(**{split: merge(run.metrics().get(split, {}), report.figures())})
-    click.echo(report.text())
-    click.echo(f"added to {directory / METRICS}; all of it is in {directory / FOLDER}")
+    return report
+
+
+def _of_export(
+    export: Path, data: Path, split: str, slices: tuple[str, ...], replicates: int
+) -> Report:
+    """Measures a SavedModel by what it answers."""
+    with quiet_import():
+        from tfrec.served import ServedEvaluator
+
+    measuring = ServedEvaluator(export, data, split)
+    return measuring.measured("export", measuring.score, slices, replicates)
 
 
 def _top_k(config: TopKConfig, assignments: tuple[str, ...]) -> TopKConfig:

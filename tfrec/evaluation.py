@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import tensorflow as tf
 
-from tfrec.baselines import BATCH_SIZE, Scorer, baselines
-from tfrec.bootstrap import draws
+from tfrec.baselines import BATCH_SIZE, Scorer
 from tfrec.config import TrainConfig
 from tfrec.data import evaluation_batches, readable
 from tfrec.features import Features
+from tfrec.measuring import Measuring
 from tfrec.metrics import Array
 from tfrec.models.base import Model, input_shapes
 from tfrec.models.registry import find
 from tfrec.report import REPLICATES, Report
-from tfrec.rows import Rows
-from tfrec.slices import Slices
-from tfrec.strict import NotFiniteError, UserError
-from tfrec.tallies import Tally, tally
+from tfrec.strict import NotFiniteError
 from tfrec.validation import Metrics, Signed
 
 if TYPE_CHECKING:
@@ -37,7 +34,7 @@ MONITORED: dict[str, Signed] = {
 }
 
 
-class Evaluator:
+class Evaluator(Measuring):
     """Measures models of tasks on one split.
 
     A small split is read and parsed once, and stays in memory.
@@ -60,7 +57,7 @@ class Evaluator:
         monitor: Sequence[str] | None = None,
     ) -> None:
         features.check_same_ids(Features.load(directory), str(directory))
-        self.directory, self.features, self.split = directory, features, split
+        super().__init__(directory, features, split)
         batches = evaluation_batches(directory, features, split, BATCH_SIZE)
         self.batches = batches.cache() if self._bytes() <= KEPT_BYTES else batches
         self.monitored: dict[str, Signed] = {
@@ -96,41 +93,9 @@ class Evaluator:
 
         return score
 
-    def rows(self, scorers: Mapping[str, Scorer], slices: Slices | None = None) -> Rows:
-        """What is measured, read once.
-
-        Args:
-            scorers: by name of what they are.
-            slices: to tell for every example.
-
-        Raises:
-            UserError: a file is damaged, or rows are missing.
-        """
-        tasks = [label.name for label in self.features.labels]
-        expected = self.expected()
-        rows = Rows(tasks, list(scorers), len(slices.names) if slices else 0, expected or 0)
-        for inputs, labels, weights, keys in self.read():
-            if self.features.user_key:
-                users = tf.strings.to_hash_bucket_fast(keys["user"], 2**63 - 1).numpy()
-            else:  # every example stands for itself
-                users = np.arange(rows.count, rows.count + len(weights))
-            scores = [score(inputs, keys) for score in scorers.values()]
-            member = slices.member(inputs, keys) if slices else None
-            rows.add(users, weights.numpy(), labels, scores, member)
-        if not rows.count or (expected is not None and rows.count != expected):
-            raise UserError(
-                f"split {self.split} of {self.directory} has {rows.count:,} examples, not the "
-                f"{expected or 1:,} that its features.json says; make the data set again"
-            )
-        return rows
-
     def read(self) -> Iterator[Any]:
         """Batches of inputs, labels, weights and keys, in stored order."""
         return readable(self.batches, self.directory)
-
-    def expected(self) -> int | None:
-        """Number of examples, as far as the data set says it."""
-        return self.features.counts.get(self.split)
 
     def gates(self, model: Model) -> dict[str, list[float]]:
         """Mean share of every expert, by gate; empty where the model has none.
@@ -150,8 +115,7 @@ class Evaluator:
 
     def evaluate(self, model: Model) -> Metrics:
         """Metrics by task."""
-        rows = self.rows({"model": self.scorer(model)})
-        by_task = self._tallies(rows, None, 0)["model", None]
+        by_task = self.tallies(self.rows({"model": self.scorer(model)}))["model", None]
         return {task: found.figures() for task, found in by_task.items()}
 
     def compare(self, name: str, model: Model) -> dict[str, Metrics]:
@@ -159,11 +123,7 @@ class Evaluator:
         return self.report(name, model, replicates=0).figures()
 
     def report(
-        self,
-        name: str,
-        model: Model,
-        wanted: Sequence[str] = (),
-        replicates: int = REPLICATES,
+        self, name: str, model: Model, wanted: Sequence[str] = (), replicates: int = REPLICATES
     ) -> Report:
         """All that is measured of a model, and the whole of the baselines.
 
@@ -173,49 +133,7 @@ class Evaluator:
             wanted: slices to measure the model on, too, see `tfrec.slices`.
             replicates: resamplings for intervals.
         """
-        slices = self.slices(wanted)
-        scorers = {name: self.scorer(model), **baselines(self.directory, self.features)}
-        rows = self.rows(scorers, slices)
-        records = [
-            {"name": name, "task": task, "slice": part, **found.record()}
-            for (name, part), by_task in self._tallies(rows, slices, replicates).items()
-            for task, found in by_task.items()
-            if found.examples or part is None
-        ]
-        return Report(name, self.split, self.about(), rows.digest, replicates, records)
-
-    def slices(self, wanted: Sequence[str]) -> Slices | None:
-        """Parts of the split; None where none is wanted."""
-        if not wanted:
-            return None
-        first = next(self.read())[0]
-        return Slices(wanted, self.directory, self.features, first)
-
-    def _tallies(
-        self, rows: Rows, slices: Slices | None, replicates: int
-    ) -> dict[tuple[str, str | None], dict[str, Tally]]:
-        """Sums by task: of all that was scored, and of the first of it by slice."""
-        places: dict[tuple[str, str | None], int] = {(name, None): -1 for name in rows.models}
-        if slices:
-            places |= {(rows.models[0], part): n for n, part in enumerate(slices.names)}
-        users = self.features.user_key is not None
-        tallies = {
-            key: {label.name: tally(label, replicates, users) for label in self.features.labels}
-            for key in places
-        }
-        for part in rows.parts():
-            drawn = draws(part["user"], replicates)
-            for key, place in places.items():
-                chosen = slice(None) if place < 0 else part["slices"][:, place]
-                some, of_users, model = part[chosen], drawn[chosen], rows.models.index(key[0])
-                for task, found in enumerate(tallies[key].values()):
-                    labels, scores = some["labels"][:, task], some["scores"][:, model, task]
-                    found.add(labels, scores, some["weight"], some["user"], of_users)
-        return tallies
-
-    def about(self) -> str:
-        """What is measured."""
-        return f"{self.split}, {self.features.counts[self.split]:,} examples"
+        return self.measured(name, self.scorer(model), wanted, replicates)
 
 
 def evaluator(

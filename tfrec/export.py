@@ -89,6 +89,13 @@ def next_version(base: Path) -> Iterator[tuple[Path, Path]]:
         shutil.rmtree(place, ignore_errors=True)
 
 
+def newest_version(base: Path) -> Path | None:
+    """Directory of the highest version of a served model; None where there is none."""
+    versions = base.iterdir() if base.is_dir() else ()
+    numbered = (path for path in versions if path.name.isdigit())
+    return max(numbered, key=lambda path: int(path.name), default=None)
+
+
 def save(
     place: Path, version: Path, root: Any, signatures: dict[str, Any], logs: Iterable[bytes]
 ) -> Path:

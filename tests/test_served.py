@@ -1,0 +1,123 @@
+"""What an export answers to raw examples has the figures of its run."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from tfrec import evaluate
+from tfrec.export import export
+from tfrec.features import Features
+from tfrec.report import Report
+from tfrec.runs import Run, resolve
+from tfrec.train import train
+
+
+def evaluated(*arguments: Any) -> str:
+    done = CliRunner().invoke(evaluate.main, [*map(str, arguments), "--replicates", "20"])
+    assert done.exit_code == 0, done.output
+    return done.output
+
+
+def refused(*arguments: Any) -> str:
+    done = CliRunner().invoke(evaluate.main, [*map(str, arguments)])
+    assert done.exit_code == 1, done.output
+    (line,) = done.output.strip().splitlines()
+    return line
+
+
+@pytest.fixture(scope="module")
+def several(shop: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of two binary tasks whose outputs have other names, with a checkpoint and an export."""
+    output = tmp_path_factory.mktemp("served") / "esmm"
+    values = {"data": str(shop), "model": {"id": "esmm"}, "labels": ["opened", "bought"]}
+    train({**values, "epochs": 1}, output)
+    return output
+
+
+@pytest.mark.parametrize("model", ["wide_deep", "esmm"])
+def test_an_export_has_the_figures_of_its_run(
+    model: str, finished: tuple[Path, str], several: Path, shop: Path, tmp_path: Path
+) -> None:
+    run = several if model == "esmm" else finished[0]
+    slices = ["--slice", "colours", "--slice", "item_count", "--slice", "price=-1..1"]
+    evaluated("--run", run, *slices, "--output", tmp_path / "run.json")
+    served = ["--export", run / "export", "--data", shop, "--output", tmp_path / "export.json"]
+    assert "export" in evaluated(*served, *slices)
+    of_run, of_export = (Report.load(tmp_path / f"{kind}.json") for kind in ("run", "export"))
+    assert of_run.digest == of_export.digest
+    assert len(of_run.records) == len(of_export.records) >= 10
+    for expected, found in zip(of_run.records, of_export.records, strict=True):
+        assert [found[k] for k in ("task", "slice", "examples", "users")] == [
+            expected[k] for k in ("task", "slice", "examples", "users")
+        ]
+        for name, value in expected["metrics"].items():
+            told = found["slice"], name
+            near(found["metrics"][name], value, told)
+            near(found["replicates"][name], expected["replicates"][name], told)
+
+
+def near(found: Any, expected: Any, told: Any) -> None:
+    """Of what an evaluation says; None where a figure does not exist."""
+    values = [np.array(v, np.float64) for v in (found, expected)]
+    np.testing.assert_allclose(*values, rtol=1e-3, err_msg=str(told))
+
+
+def test_one_version_is_measured_where_it_is_named(finished: tuple[Path, str], shop: Path) -> None:
+    run, _ = finished
+    newest = evaluated("--export", run / "export", "--data", shop)
+    assert evaluated("--export", run / "export" / "1", "--data", shop) == newest
+
+
+def test_what_cannot_be_measured_is_told_in_a_line(
+    finished: tuple[Path, str], shop: Path, tmp_path: Path
+) -> None:
+    run, _ = finished
+    base = run / "export"
+    assert "either a --run or an --export" in refused("--run", run, "--export", base)
+    assert "either a --run or an --export" in refused()
+    assert "--data belongs to --export" in refused("--export", base)
+    assert "--set belongs to --run" in refused("--export", base, "--data", shop, "--set", "a=1")
+    assert "no SavedModel" in refused("--export", tmp_path, "--data", shop)
+    lonely = shutil.copytree(shop, tmp_path / "transform")
+    assert "has no raw examples of test" in refused("--export", base, "--data", lonely)
+    folder = shutil.copytree(shop.parent / "ingest", tmp_path / "ingest")
+    (parquet, *_) = sorted((folder / "examples" / "test").glob("*.parquet"))
+    parquet.write_bytes(parquet.read_bytes()[:200])
+    assert f"{parquet} cannot be read" in refused("--export", base, "--data", lonely)
+
+
+@pytest.mark.parametrize(
+    ("model", "label", "message"),
+    [
+        ("mf", "bought", "serves score and no 'bought'; models that score all items"),
+        ("youtube_ranking", "bought", "says of bought what is no probability"),
+    ],
+)
+def test_an_export_of_other_values_is_no_probability(
+    shop: Path, tmp_path: Path, model: str, label: str, message: str
+) -> None:
+    values = {"data": str(shop), "model": {"id": model}, "labels": [label]}
+    run = Run(tmp_path / "run", *resolve(values, "test"))
+    run.start(overwrite=False)
+    built = run.build_model()
+    for variable in built.trainable_variables:
+        variable.assign(variable * 0 + 1)
+    export(run, built)
+    assert message in refused("--export", run.export_directory, "--data", shop)
+
+
+def test_a_label_that_the_data_set_lacks(
+    finished: tuple[Path, str], shop: Path, tmp_path: Path
+) -> None:
+    features = Features.load(shop)
+    fewer = shutil.copytree(shop, tmp_path / "transform")
+    dataclasses.replace(features, labels=features.labels[1:]).save(fewer)
+    line = refused("--export", finished[0] / "export", "--data", fewer)
+    assert "the data set has no label 'bought'" in line

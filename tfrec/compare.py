@@ -1,0 +1,120 @@
+"""`python -m tfrec.compare`: runs beside each other, with intervals of their differences."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+import yaml
+
+from tfrec.cli import command
+from tfrec.features import SPLITS
+from tfrec.report import FOLDER, Report, aligned, with_interval
+from tfrec.strict import UserError, read_yaml
+
+CONFIG = "config.yaml"
+
+
+@click.command()
+@click.argument("runs", nargs=-1, required=True, type=Path, metavar="RUN RUN …")
+@click.option("--split", default="test", show_default=True, type=click.Choice(SPLITS))
+@command
+def main(runs: tuple[Path, ...], split: str) -> None:
+    """Compare runs that `tfrec.evaluate` has measured, the others with the first one.
+
+    Instead of a run, RUN may be a file that `tfrec.evaluate --output` wrote. A difference is
+    starred when its 95% interval, of resampled users, does not hold 0.
+    """
+    if len(runs) < 2:
+        raise UserError("there is nothing to compare: name two runs or more")
+    reports = [Report.load(run / FOLDER / f"{split}.json" if run.is_dir() else run) for run in runs]
+    for run, report in zip(runs[1:], reports[1:], strict=True):
+        if report.digest != reports[0].digest:
+            raise UserError(
+                f"{run} was measured on other examples, or of other labels, than {runs[0]} "
+                f"({report.about}; {reports[0].about}): their figures cannot be compared"
+            )
+    names = _names(runs)
+    click.echo("\n".join([reports[0].about, *_tables(names, reports)]))
+    configured = {n: run for n, run in zip(names, runs, strict=True) if (run / CONFIG).is_file()}
+    if len(configured) > 1:
+        click.echo("\n".join(["", *_configurations(configured)]))
+
+
+def _names(runs: Sequence[Path]) -> list[str]:
+    """The shortest that tell the runs apart."""
+    short = [run.resolve().name for run in runs]
+    return short if len(set(short)) == len(runs) else [str(run) for run in runs]
+
+
+def _tables(names: list[str], reports: list[Report]) -> Iterator[str]:
+    """One for every task and slice that all have."""
+    from tfrec.bootstrap import interval
+
+    own: list[dict[Any, dict[str, Any]]] = [
+        {(r["task"], r["slice"]): r for r in report.records if r["name"] == report.model}
+        for report in reports
+    ]
+    shared = [key for key in own[0] if all(key in records for records in own)]
+    if not shared:
+        raise UserError("the runs have been measured by different protocols; evaluate them alike")
+    for task, part in shared:
+        first, *others = (records[task, part] for records in own)
+        head = [f"{task}, {part}" if part else task, names[0]]
+        rows = [[name, with_interval(value, None)] for name, value in first["metrics"].items()]
+        for name, record in zip(names[1:], others, strict=True):
+            head += [name, f"less {names[0]}"]
+            for row in rows:
+                value = record["metrics"].get(row[0])
+                row += [with_interval(value, None), _difference(row[0], first, record, interval)]
+        yield from ["", *aligned([head, *rows])]
+
+
+def _difference(metric: str, first: dict[str, Any], second: dict[str, Any], interval: Any) -> str:
+    """How much higher the second one is; the same users are in every pair of resamplings."""
+    import numpy as np
+
+    values = [record["metrics"].get(metric) for record in (first, second)]
+    if None in values:
+        return "—"
+    drawn = [np.array(r["replicates"].get(metric, []), np.float64) for r in (first, second)]
+    common = min(map(len, drawn))
+    users = first["examples"] if first["users"] is None else first["users"]
+    difference = values[1] - values[0]
+    found = interval(difference, drawn[1][:common] - drawn[0][:common], users)
+    starred = "*" if found and not found[0] <= 0 <= found[1] else " "
+    shown = with_interval(difference, found)
+    return f"{'' if shown.startswith('-') else '+'}{shown}{starred}"
+
+
+def _configurations(runs: dict[str, Path]) -> list[str]:
+    """What the runs' configurations differ in."""
+    flat = [dict(_flat(read_yaml(run / CONFIG))) for run in runs.values()]
+    keys = dict.fromkeys(key for values in flat for key in values)
+    rows = []
+    for key in keys:
+        shown = [_shown(values[key]) if key in values else "—" for values in flat]
+        if len(set(shown)) > 1:
+            rows.append([key, *shown])
+    if not rows:
+        return ["the configurations are equal"]
+    return aligned([["configuration", *runs], *rows])
+
+
+def _flat(values: dict[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        if isinstance(value, dict) and value:
+            yield from _flat(value, f"{path}{key}.")
+        else:
+            yield f"{path}{key}", value
+
+
+def _shown(value: Any) -> str:
+    text = yaml.safe_dump(value, default_flow_style=True, width=10**6)
+    return text.removesuffix("\n").removesuffix("\n...")
+
+
+if __name__ == "__main__":
+    main()
