@@ -19,6 +19,7 @@ from tfrec.config import TopKConfig
 from tfrec.features import Features, Table
 from tfrec.models.registry import find
 from tfrec.ranks import Ranks
+from tfrec.report import Report
 from tfrec.strict import NotFiniteError, UserError
 from tfrec.top_k import TopKEvaluator
 
@@ -323,6 +324,38 @@ def test_popularity_stands_beside_the_model(
     expected = of_all(events, 10, remove_seen=True)
     events.scores = before
     assert compared["popularity"][measuring.protocol] == pytest.approx(expected)
+
+
+def test_a_report_has_slices_of_users(
+    shop: Path, features: Features, model: Any, events: Events, tmp_path: Path
+) -> None:
+    measuring = TopKEvaluator(shop, features, "test", TopKConfig(cutoffs=[10]))
+    slices = ["customer=c3", "user_events"]
+    report = measuring.report("mf", model, slices, replicates=30)
+    assert [(r["name"], r["slice"]) for r in report.records] == [
+        ("mf", None),
+        ("mf", "customer=c3"),
+        ("mf", "user_events=10–99"),
+        ("popularity", None),
+    ]
+    whole, alone, all_of_them, _ = report.records
+    assert whole["metrics"] == pytest.approx(of_all(events, 10, remove_seen=True))
+    assert all_of_them["metrics"] == whole["metrics"]
+    assert (alone["users"], alone["intervals"]["mrr"]) == (1, None)
+    order = events.order("c3", set(events.ids.values()) - events.before["c3"])
+    first = min(order.index(target) for target in events.targets["c3"][0])
+    assert alone["metrics"]["mrr"] == pytest.approx(1 / (1 + first))
+    low, high = whole["intervals"]["ndcg@10"]
+    assert low < whole["metrics"]["ndcg@10"] < high
+
+    # Another protocol's figures stand beside these; the same one's take their place.
+    path = tmp_path / "test.json"
+    config = TopKConfig(candidates="uniform", negatives=8, cutoffs=[3], monitor="mrr")
+    sampled = TopKEvaluator(shop, features, "test", config).report("mf", model, replicates=30)
+    for found in (report, sampled, sampled):
+        found.save(path)
+    assert Report.load(path).records == [*report.records, *sampled.records]
+    assert report.digest == sampled.digest
 
 
 def test_scores_that_are_not_finite_are_told(shop: Path, features: Features) -> None:
