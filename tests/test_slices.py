@@ -37,7 +37,7 @@ class Split:
         self.rows = [rows[user.decode(), item.decode()] for user, item in pairs]
 
     def slices(self, *wanted: str) -> dict[str, Any]:
-        found = Slices(wanted, self.shop, self.features, self.inputs)
+        found = Slices(wanted, self.shop, self.features, "test")
         member = found.member(self.inputs, self.keys)
         assert member.shape == (len(self.rows), len(found.names))
         return dict(zip(found.names, member.T, strict=True))

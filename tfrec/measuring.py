@@ -82,7 +82,7 @@ class Measuring:
             wanted: slices to measure it on, too, see `tfrec.slices`.
             replicates: resamplings for intervals.
         """
-        slices = self._slices(wanted) if wanted else None
+        slices = self.slices(wanted) if wanted else None
         rows = self.rows({name: scorer, **baselines(self.directory, self.features)}, slices)
         records = [
             {"name": whose, "task": task, "slice": part, **found.record()}
@@ -92,8 +92,9 @@ class Measuring:
         ]
         return Report(name, self.split, self.about(), rows.digest, replicates, records)
 
-    def _slices(self, wanted: Sequence[str]) -> Slices:
-        return Slices(wanted, self.directory, self.features, next(self.read())[0])
+    def slices(self, wanted: Sequence[str]) -> Slices:
+        """Parts of the split."""
+        return Slices(wanted, self.directory, self.features, self.split)
 
     def tallies(
         self, rows: Rows, slices: Slices | None = None, replicates: int = 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -140,9 +140,9 @@ class ServedEvaluator(Measuring):
         }
         return inputs, labels, tf.constant(weights, tf.float32), keys
 
-    def _slices(self, wanted: Any) -> Slices:
-        self.transform = load_transform(self.directory)
-        return super()._slices(wanted)
+    def slices(self, wanted: Sequence[str]) -> Slices:
+        self.transform = load_transform(self.directory)  # parts are told by transformed inputs
+        return super().slices(wanted)
 
 
 def _values(batch: pa.RecordBatch, name: str) -> Array:

@@ -15,7 +15,9 @@ from typing import Any
 
 import numpy as np
 
+from tfrec.baselines import BATCH_SIZE
 from tfrec.catalogue import vocabulary
+from tfrec.data import evaluation_batches
 from tfrec.features import Feature, Features
 from tfrec.interactions import interactions
 from tfrec.metrics import Array
@@ -35,7 +37,7 @@ class Slices:
         wanted: as the user names them.
         directory: of the data set, for its vocabularies and its training events.
         features: of the data set.
-        first: inputs of some examples, which are in random order; quarters of numbers are theirs.
+        split: that is measured on.
 
     Attributes:
         names: of the parts.
@@ -49,9 +51,9 @@ class Slices:
         wanted: Iterable[str],
         directory: str | Path,
         features: Features,
-        first: dict[str, Any],
+        split: str,
     ) -> None:
-        self.directory, self.features, self.first = directory, features, first
+        self.directory, self.features, self.split = directory, features, split
         self.names: list[str] = []
         self._members: list[_Member] = []
         for text in dict.fromkeys(wanted):
@@ -103,7 +105,9 @@ class Slices:
         if value is not None:
             names, ranges = [value], [_range(feature.name, value)]
         else:
-            known = np.asarray(self.first[feature.name])
+            # Of the first examples, which are stored in random order.
+            batches = evaluation_batches(self.directory, self.features, self.split, BATCH_SIZE)
+            known = next(iter(batches))[0][feature.name].numpy()
             edges = np.quantile(known[np.isfinite(known)], [0.25, 0.5, 0.75]).tolist()
             lows, highs = [-np.inf, *edges], [*np.nextafter(edges, -np.inf), np.inf]
             ranges = list(zip(lows, highs, strict=True))

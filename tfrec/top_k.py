@@ -167,10 +167,7 @@ class TopKEvaluator:
                 users are measured at.
             replicates: resamplings for intervals.
         """
-        slices = None
-        if wanted:
-            first = next(iter(self.batches))[0]
-            slices = Slices(wanted, self.directory, self.features, first)
+        slices = Slices(wanted, self.directory, self.features, self.split) if wanted else None
         records = [
             {"name": whose, "task": self.protocol, "slice": part, **ranks.record()}
             for whose, ranking, parts in (
