@@ -46,13 +46,22 @@ def parse_predict(body: bytes) -> PredictRequest:
         ServingError: INVALID_ARGUMENT.
     """
     document = parse_json(body)
+    return PredictRequest(signature_of(document), document)
+
+
+def signature_of(document: dict[str, Any]) -> str:
+    """The `signature_name` of a request; empty where there is none.
+
+    Raises:
+        ServingError: INVALID_ARGUMENT.
+    """
     signature = document.get("signature_name", "")
     if not isinstance(signature, str):
         raise invalid(
-            f"JSON Value: {_shown(document)} not formatted correctly. "
+            f"JSON Value: {shown(document)} not formatted correctly. "
             "'signature_name' key must be a string value."
         )
-    return PredictRequest(signature, document)
+    return signature
 
 
 def parse_json(body: bytes) -> dict[str, Any]:
@@ -73,7 +82,7 @@ def parse_json(body: bytes) -> dict[str, Any]:
         offset = getattr(error, "pos", 0)
         raise invalid(f"JSON Parse error: Invalid value. at offset: {offset}") from None
     if not isinstance(document, dict):
-        raise invalid(f"JSON Value: {_shown(document)} Is not object")
+        raise invalid(f"JSON Value: {shown(document)} Is not object")
     return document
 
 
@@ -92,7 +101,7 @@ def tensors(
     body = request.body
     if "instances" in body and "inputs" in body:
         raise invalid(
-            f"JSON Value: {_shown(body)} Not formatted correctly expecting only one of 'inputs' "
+            f"JSON Value: {shown(body)} Not formatted correctly expecting only one of 'inputs' "
             "or 'instances' keys to exist "
         )
     dtypes = {name: tf.dtypes.as_dtype(info.dtype) for name, info in infos.items()}
@@ -102,9 +111,9 @@ def tensors(
     if "instances" in body:
         instances = body["instances"]
         if not isinstance(instances, list):
-            raise invalid(f"JSON Value: {_shown(body)} Excepting 'instances' to be an list/array")
+            raise invalid(f"JSON Value: {shown(body)} Excepting 'instances' to be an list/array")
         if not instances:
-            raise invalid(f"JSON Value: {_shown(body)} No values in 'instances' array")
+            raise invalid(f"JSON Value: {shown(body)} No values in 'instances' array")
         return _rows(instances, dtypes), "row"
     if "inputs" in body:
         return _columns(body["inputs"], dtypes), "columnar"
@@ -112,10 +121,11 @@ def tensors(
 
 
 def _is_object(value: Any) -> bool:
-    return isinstance(value, dict) and not _is_base64(value)
+    return isinstance(value, dict) and not is_base64(value)
 
 
-def _is_base64(value: Any) -> bool:
+def is_base64(value: Any) -> bool:
+    """Whether a value is one of bytes."""
     return isinstance(value, dict) and list(value) == ["b64"] and isinstance(value["b64"], str)
 
 
@@ -146,7 +156,7 @@ def _rows(instances: list[Any], dtypes: dict[str, tf.DType]) -> dict[str, Array]
         if named and instance.keys() != dtypes.keys():
             raise invalid(
                 f"Failed to process element: {index} of 'instances' list. JSON object: "
-                f"{_shown(instance)} keys must be equal to: {','.join(sorted(dtypes))}"
+                f"{shown(instance)} keys must be equal to: {','.join(sorted(dtypes))}"
             )
     return {name: np.stack(values) for name, values in columns.items()}
 
@@ -200,7 +210,7 @@ def _fill(value: Any, level: int, shape: list[int], dtype: tf.DType, leaves: lis
     if not isinstance(value, list):
         if level != rank:
             raise invalid(
-                f"JSON Value: {_shown(value)} found at incorrect level: {level + 1} in the JSON "
+                f"JSON Value: {shown(value)} found at incorrect level: {level + 1} in the JSON "
                 f"DOM. Expected at level: {rank}"
             )
         leaves.append(_leaf(value, dtype))
@@ -219,9 +229,9 @@ def _fill(value: Any, level: int, shape: list[int], dtype: tf.DType, leaves: lis
 def _leaf(value: Any, dtype: tf.DType) -> Any:
     if dtype == tf.string:
         if isinstance(value, str):
-            return _encoded(value)
+            return encoded(value)
         if isinstance(value, dict):
-            return _decoded(value)
+            return decoded(value)
     elif dtype == tf.bool:
         if isinstance(value, bool):
             return value
@@ -240,10 +250,10 @@ def _leaf(value: Any, dtype: tf.DType) -> Any:
             return value
     else:
         raise ServingError(
-            Code.UNIMPLEMENTED, f"Conversion of JSON Value: {_shown(value)} to type: {dtype.name}"
+            Code.UNIMPLEMENTED, f"Conversion of JSON Value: {shown(value)} to type: {dtype.name}"
         )
     raise invalid(
-        f"JSON Value: {_shown(value)} Type: {_json_type(value)} is not of expected type: "
+        f"JSON Value: {shown(value)} Type: {json_type(value)} is not of expected type: "
         f"{dtype.name.removesuffix('32') if dtype == tf.float32 else dtype.name}"
     )
 
@@ -251,20 +261,30 @@ def _leaf(value: Any, dtype: tf.DType) -> Any:
 def _lossy(value: Any, dtype: tf.DType) -> ServingError:
     target = "float" if dtype == tf.float32 else "double"
     return invalid(
-        f"Cannot convert JSON value: {_shown(value)} to {target} without loss of precision."
+        f"Cannot convert JSON value: {shown(value)} to {target} without loss of precision."
     )
 
 
-def _encoded(value: str) -> bytes:
+def encoded(value: str) -> bytes:
+    """As UTF-8.
+
+    Raises:
+        ServingError: INVALID_ARGUMENT, half of a surrogate pair.
+    """
     try:
         return value.encode()
     except UnicodeEncodeError:
         raise invalid("JSON Parse error: The surrogate pair in string is invalid.") from None
 
 
-def _decoded(value: dict[str, Any]) -> bytes:
-    if not _is_base64(value):
-        raise invalid(f"JSON Value: {_shown(value)} not formatted correctly for base64 data")
+def decoded(value: dict[str, Any]) -> bytes:
+    """Bytes of base64.
+
+    Raises:
+        ServingError: INVALID_ARGUMENT, it is no base64.
+    """
+    if not is_base64(value):
+        raise invalid(f"JSON Value: {shown(value)} not formatted correctly for base64 data")
     try:
         text = "".join(value["b64"].split())
         return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
@@ -272,7 +292,8 @@ def _decoded(value: dict[str, Any]) -> bytes:
         raise invalid("Unable to base64 decode") from None
 
 
-def _json_type(value: Any) -> str:
+def json_type(value: Any) -> str:
+    """What errors call the type of a value."""
     if value is None:
         return "Null"
     if isinstance(value, bool):
@@ -281,7 +302,7 @@ def _json_type(value: Any) -> str:
     return names.get(type(value), "Number")
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
     """As JSON, but of a large value only the start."""
     pieces = json.JSONEncoder(indent=4, ensure_ascii=False).iterencode(value)
     text = "".join(itertools.islice(pieces, _MAX_SHOWN + 1))

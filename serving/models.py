@@ -1,133 +1,34 @@
-"""SavedModels: loading, versions, and running their signatures."""
+"""The models of a server: which versions are loaded, and what is said of their state."""
 
 from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
-import numpy as np
 import tensorflow as tf
-from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2
-from tensorflow_serving.apis import prediction_log_pb2
 from tensorflow_serving.apis.get_model_status_pb2 import ModelVersionStatus
+from tensorflow_serving.apis.model_pb2 import ModelSpec
+from tensorflow_serving.config.file_system_storage_path_source_pb2 import (
+    FileSystemStoragePathSourceConfig,
+)
+from tensorflow_serving.config.model_server_config_pb2 import ModelConfig, ModelServerConfig
 
 from serving.errors import Code, ServingError, from_tensorflow, invalid
+from serving.servable import Servable
 from serving.versions import versions
 
-DEFAULT_SIGNATURE = "serving_default"
-WARM_UP = Path("assets.extra") / "tf_serving_warmup_requests"
-MAX_WARM_UP_RECORDS = 1_000
+PLATFORM = "tensorflow"
 
 log = logging.getLogger("serving")
 
-Arrays = dict[str, np.ndarray[Any, Any]]
 Content = dict[str, tuple[int, int]]  # size and time of change of files
 State = ModelVersionStatus.State
-
-
-class Servable:
-    """One loaded version of a model.
-
-    Args:
-        directory: of the SavedModel.
-
-    Raises:
-        Exception: it cannot be loaded, or a warm-up record cannot be answered.
-    """
-
-    def __init__(self, directory: Path) -> None:
-        self.signature_defs = _signature_defs(directory)
-        self._model = tf.saved_model.load(str(directory))
-        self._warm_up(directory / WARM_UP)
-
-    def run(self, signature: str, inputs: Mapping[str, Any]) -> Arrays:
-        """Runs a signature.
-
-        Args:
-            signature: its name.
-            inputs: arrays by name, exactly those of the signature.
-
-        Raises:
-            ServingError: names, dtypes or shapes that do not fit, or the model's own error.
-        """
-        definition = self.signature_defs[signature]
-        _check_names(set(inputs), set(definition.inputs))
-        tensors = {}
-        for name, value in inputs.items():
-            dtype = tf.dtypes.as_dtype(definition.inputs[name].dtype)
-            if tf.dtypes.as_dtype(value.dtype) != dtype and not (
-                dtype == tf.string and value.dtype.kind in "OSU"
-            ):
-                raise invalid(
-                    f"Expects arg[{name}] to be {dtype.name} but {value.dtype} is provided"
-                )
-            shape = tf.TensorShape(definition.inputs[name].tensor_shape)
-            if not shape.is_compatible_with(value.shape):
-                raise invalid(
-                    f"Expects arg[{name}] to have shape {shape} but {value.shape} is provided"
-                )
-            tensors[name] = tf.constant(value, dtype)
-        try:
-            outputs = self._model.signatures[signature](**tensors)
-            return {name: _array(outputs[name]) for name in definition.outputs}
-        except tf.errors.OpError as error:
-            raise from_tensorflow(error) from None
-
-    def _warm_up(self, path: Path) -> None:
-        if not path.is_file():
-            return
-        count = 0
-        for record in tf.data.TFRecordDataset(str(path)):
-            count += 1
-            if count > MAX_WARM_UP_RECORDS:
-                raise invalid(
-                    "Number of warmup records exceeds the maximum "
-                    f"({MAX_WARM_UP_RECORDS}) at {path}"
-                )
-            self._replay(prediction_log_pb2.PredictionLog.FromString(record.numpy()))
-        log.info("warmed up with %d requests of %s", count, path)
-
-    def _replay(self, logged: prediction_log_pb2.PredictionLog) -> None:
-        kind = logged.WhichOneof("log_type")
-        if kind != "predict_log":
-            raise ServingError(Code.UNIMPLEMENTED, f"Unsupported log_type for warmup: {kind}")
-        request = logged.predict_log.request
-        signature = request.model_spec.signature_name or DEFAULT_SIGNATURE
-        if signature not in self.signature_defs:
-            raise ServingError(
-                Code.FAILED_PRECONDITION, f'Serving signature key "{signature}" not found.'
-            )
-        inputs = {name: tf.make_ndarray(value) for name, value in request.inputs.items()}
-        self.run(signature, inputs)
-
-
-def _signature_defs(directory: Path) -> dict[str, meta_graph_pb2.SignatureDef]:
-    saved = saved_model_pb2.SavedModel.FromString((directory / "saved_model.pb").read_bytes())
-    for graph in saved.meta_graphs:
-        if "serve" in graph.meta_info_def.tags:
-            return {
-                name: definition
-                for name, definition in graph.signature_def.items()
-                if not name.startswith("__")
-            }
-    raise ServingError(Code.NOT_FOUND, f"{directory} has no graph with the tag serve")
-
-
-def _array(tensor: tf.Tensor) -> np.ndarray[Any, Any]:
-    return np.asarray(tensor.numpy(), object if tensor.dtype == tf.string else None)
-
-
-def _check_names(sent: set[str], expected: set[str]) -> None:
-    if sent != expected:
-        extra, missing = sorted(sent - expected), sorted(expected - sent)
-        raise invalid(
-            f"input size does not match signature: {len(sent)}!={len(expected)}; "
-            f"Sent extra: {{{','.join(extra)}}}. Missing but required: {{{','.join(missing)}}}."
-        )
+Policy: TypeAlias = FileSystemStoragePathSourceConfig.ServableVersionPolicy
+Load = Callable[[Path], Servable]
 
 
 @dataclass
@@ -140,18 +41,24 @@ class VersionStatus:
 
 
 class Model:
-    """The versions of one model under its base path; the latest one serves.
+    """The versions of one model under its base path.
 
-    A new version is loaded and warmed before the old one goes; one that fails to load leaves the
+    A new version is loaded and warmed before an old one goes; one that fails to load leaves the
     old one serving, and is tried again when its files change: it may have been half copied.
 
     Args:
         name: of the model.
         base_path: directory of numbered versions.
+        policy: which of them are served; the latest one by default.
+        load: makes a servable of a version's directory.
     """
 
-    def __init__(self, name: str, base_path: Path) -> None:
-        self.name, self.base_path = name, base_path
+    def __init__(
+        self, name: str, base_path: Path, policy: Policy | None = None, load: Load = Servable
+    ) -> None:
+        self.name, self.base_path, self._load_one = name, base_path, load
+        self.policy = policy or Policy()
+        self.labels: dict[str, int] = {}
         self.statuses: dict[int, VersionStatus] = {}
         self._loaded: dict[int, Servable] = {}
         self._failed: dict[int, Content] = {}
@@ -159,23 +66,74 @@ class Model:
         self._waiting = False
 
     def poll(self) -> None:
-        """Loads the newest version on disk if it is not there yet, then drops older ones."""
+        """Loads the versions that should be served, then drops the others."""
         with self._lock:
-            found = _versions(self.base_path)
+            found = self._found()
             if not found:
                 if not self._waiting:
                     log.warning("%s has no numbered version yet; waiting", self.base_path)
                 self._waiting = True
                 return
             self._waiting = False
-            newest = max(found)
-            if newest not in self._loaded:
-                self._load(newest, found[newest])
-            if newest in self._loaded:
-                for version in [v for v in self._loaded if v != newest]:
-                    del self._loaded[version]
-                    self.statuses[version] = VersionStatus(State.END)
-                    log.info("unloaded %s version %d", self.name, version)
+            wanted = self._wanted(found)
+            for version in wanted:
+                if version not in self._loaded:
+                    self._load(version, found[version])
+            if any(version in self._loaded for version in wanted):
+                self._unload(set(self._loaded) - set(wanted))
+
+    def end(self) -> None:
+        """Drops all versions."""
+        with self._lock:
+            self.labels = {}
+            self._unload(set(self._loaded))
+
+    def label(self, labels: dict[str, int]) -> None:
+        """Gives names to versions.
+
+        Raises:
+            ServingError: FAILED_PRECONDITION, a version is not available.
+        """
+        for version in labels.values():
+            if version not in self._loaded:
+                raise ServingError(
+                    Code.FAILED_PRECONDITION,
+                    f"Request to assign label to version {version} of model {self.name}, which is "
+                    "not currently available for inference",
+                )
+        self.labels = labels
+
+    @property
+    def available(self) -> bool:
+        """Whether any version is."""
+        return bool(self._loaded)
+
+    def get(self, version: int | None = None) -> tuple[int, Servable]:
+        """A loaded version; the latest for None.
+
+        Raises:
+            ServingError: NOT_FOUND.
+        """
+        loaded = self._loaded.copy()
+        if version is None and loaded:
+            version = max(loaded)
+        if version not in loaded or version is None:
+            raise _not_found(self.name, version)
+        return version, loaded[version]
+
+    def _found(self) -> dict[int, Path]:
+        try:
+            return versions(self.base_path)
+        except OSError:
+            return {}
+
+    def _wanted(self, found: dict[int, Path]) -> list[int]:
+        choice = self.policy.WhichOneof("policy_choice")
+        if choice == "all":
+            return sorted(found)
+        if choice == "specific":
+            return sorted(set(self.policy.specific.versions) & set(found))
+        return sorted(found)[-(self.policy.latest.num_versions or 1) :]
 
     def _load(self, version: int, directory: Path) -> None:
         content = _content(directory)
@@ -183,7 +141,7 @@ class Model:
             return
         self.statuses[version] = VersionStatus(State.LOADING)
         try:
-            self._loaded[version] = Servable(directory)
+            self._loaded[version] = self._load_one(directory)
         except Exception as error:  # whatever is wrong with it, the server goes on
             self._failed[version] = content
             status = _failure(error)
@@ -194,61 +152,164 @@ class Model:
             self.statuses[version] = VersionStatus(State.AVAILABLE)
             log.info("loaded %s version %d from %s", self.name, version, directory)
 
-    def get(self, version: int | None) -> tuple[int, Servable]:
-        """A loaded version; the latest for None.
-
-        Raises:
-            ServingError: NOT_FOUND.
-        """
-        loaded = self._loaded.copy()
-        if version is None and loaded:
-            version = max(loaded)
-        if version not in loaded or version is None:
-            wanted = (
-                f"Latest({self.name})" if version is None else f"Specific({self.name}, {version})"
-            )
-            raise ServingError(Code.NOT_FOUND, f"Servable not found for request: {wanted}")
-        return version, loaded[version]
+    def _unload(self, gone: Iterable[int]) -> None:
+        for version in gone:
+            del self._loaded[version]
+            self.statuses[version] = VersionStatus(State.END)
+            log.info("unloaded %s version %d", self.name, version)
 
 
 class Models:
-    """All models of the server, by name."""
+    """All models of a server, by name.
 
-    def __init__(self, models: list[Model]) -> None:
-        self._models = {model.name: model for model in models}
+    Args:
+        load: makes a servable of a version's directory.
+    """
+
+    def __init__(self, load: Load = Servable) -> None:
+        self._load = load
+        self._models: dict[str, Model] = {}
+        self._ended: dict[str, Model] = {}  # of which only the states are left
+        self._applying = threading.Lock()
+
+    def apply(self, config: ModelServerConfig, patient: bool = False) -> None:
+        """Serves what a configuration lists, and nothing else, once new models are loaded.
+
+        Args:
+            config: a list of models.
+            patient: whether models and labels may wait for versions that are not there yet.
+
+        Raises:
+            ServingError: the configuration cannot be, and nothing has changed; or UNKNOWN, a new
+                model has no version that loads; or FAILED_PRECONDITION, a label's version has not.
+        """
+        with self._applying:
+            listed = checked(config)
+            new = {}
+            for name, one in listed.items():
+                model = self._models.get(name)
+                if model is None or model.base_path != Path(one.base_path):
+                    model = Model(name, Path(one.base_path), load=self._load)
+                    new[name] = model
+                model.policy = one.model_version_policy
+                model.poll()
+            gone = [model for name, model in self._models.items() if name not in listed]
+            replaced = [self._models[name] for name in new if name in self._models]
+            self._ended |= {model.name: model for model in gone}
+            self._models = {n: new.get(n) or self._models[n] for n in listed}
+            for model in (*gone, *replaced):
+                model.end()
+            if patient:
+                for name, one in listed.items():
+                    self._models[name].labels = dict(one.version_labels)
+                return
+            missing = [name for name, model in new.items() if not model.available]
+            if missing:
+                raise ServingError(
+                    Code.UNKNOWN, f"Some models did not become available: {{{', '.join(missing)}}}"
+                )
+            for name, one in listed.items():
+                self._models[name].label(dict(one.version_labels))
 
     def poll(self) -> None:
         """Looks for new versions of every model."""
-        for model in self._models.values():
+        for model in list(self._models.values()):
             model.poll()
 
-    def get(self, name: str, version: int | None = None) -> tuple[int, Servable]:
+    @property
+    def ready(self) -> bool:
+        """Whether every model has a version to answer with."""
+        models = list(self._models.values())
+        return bool(models) and all(model.available for model in models)
+
+    def known(self, name: str) -> bool:
+        """Whether there is a model of this name."""
+        return name in self._models
+
+    def get(self, spec: ModelSpec) -> tuple[int, Servable]:
         """A loaded version of a model.
 
         Raises:
-            ServingError: NOT_FOUND.
+            ServingError: NOT_FOUND, or INVALID_ARGUMENT, no name or an unknown label.
         """
-        if name not in self._models:
-            wanted = f"Latest({name})" if version is None else f"Specific({name}, {version})"
-            raise ServingError(Code.NOT_FOUND, f"Servable not found for request: {wanted}")
-        return self._models[name].get(version)
+        if not spec.name:
+            raise invalid("Missing ModelSpec")
+        model = self._models.get(spec.name)
+        version = self._version(spec)
+        if model is None:
+            raise _not_found(spec.name, version)
+        return model.get(version)
 
-    def statuses(self, name: str, version: int | None = None) -> dict[int, VersionStatus]:
+    def statuses(self, spec: ModelSpec) -> dict[int, VersionStatus]:
         """States of a model's versions, newest first.
 
         Raises:
-            ServingError: NOT_FOUND.
+            ServingError: NOT_FOUND, or INVALID_ARGUMENT, no name or an unknown label.
         """
-        known = self._models[name].statuses if name in self._models else {}
+        if not spec.name:
+            raise invalid("Missing ModelSpec")
+        version = self._version(spec)
+        model = self._models.get(spec.name) or self._ended.get(spec.name)
+        known = model.statuses if model else {}
         found = {v: s for v, s in sorted(known.items(), reverse=True) if version in (None, v)}
         if not found:
             which = (
-                f"any versions of model {name}"
+                f"any versions of model {spec.name}"
                 if version is None
-                else f"version {version} of model {name}"
+                else f"version {version} of model {spec.name}"
             )
             raise ServingError(Code.NOT_FOUND, f"Could not find {which}")
         return found
+
+    def _version(self, spec: ModelSpec) -> int | None:
+        choice = spec.WhichOneof("version_choice")
+        if choice == "version_label":
+            model = self._models.get(spec.name)
+            labels = model.labels if model else {}
+            if spec.version_label not in labels:
+                raise invalid(f"Unrecognized servable version label: {spec.version_label}")
+            return labels[spec.version_label]
+        return spec.version.value if choice == "version" else None
+
+
+def single(name: str, base_path: Path) -> ModelServerConfig:
+    """The configuration of one model."""
+    config = ModelServerConfig()
+    config.model_config_list.config.add(
+        name=name, base_path=str(base_path), model_platform=PLATFORM
+    )
+    return config
+
+
+def checked(config: ModelServerConfig) -> dict[str, ModelConfig]:
+    """The models of a configuration, by name.
+
+    Raises:
+        ServingError: INVALID_ARGUMENT, it cannot be.
+    """
+    if config.WhichOneof("config") == "custom_model_config":
+        raise invalid("ModelServer does not yet support custom model config.")
+    listed: dict[str, ModelConfig] = {}
+    for one in config.model_config_list.config:
+        if one.name in listed:
+            raise invalid(f"Illegal to list model {one.name} multiple times in config list")
+        platform = one.model_platform or (PLATFORM if one.model_type else "")
+        if not platform:
+            raise invalid(
+                "Illegal setting neither ModelServerConfig::model_type (deprecated) nor "
+                "ModelServerConfig::model_platform."
+            )
+        if platform != PLATFORM:
+            raise invalid(f"Model {one.name} requests unsupported platform {platform}")
+        if not one.name or not one.base_path:
+            raise invalid(f"Model {one.name!r} needs a name and a base_path")
+        listed[one.name] = one
+    return listed
+
+
+def _not_found(name: str, version: int | None) -> ServingError:
+    wanted = f"Latest({name})" if version is None else f"Specific({name}, {version})"
+    return ServingError(Code.NOT_FOUND, f"Servable not found for request: {wanted}")
 
 
 def _failure(error: Exception) -> VersionStatus:
@@ -259,13 +320,6 @@ def _failure(error: Exception) -> VersionStatus:
         code = Code.NOT_FOUND
     message = (str(error).splitlines() or [type(error).__name__])[0]
     return VersionStatus(State.END, code, message)
-
-
-def _versions(base_path: Path) -> dict[int, Path]:
-    try:
-        return versions(base_path)
-    except OSError:
-        return {}
 
 
 def _content(directory: Path) -> Content:

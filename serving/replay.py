@@ -18,7 +18,8 @@ import tensorflow as tf
 from tensorflow_serving.apis import prediction_log_pb2
 
 from serving.errors import from_tensorflow
-from serving.models import DEFAULT_SIGNATURE, WARM_UP, Servable
+from serving.inference import DEFAULT_SIGNATURE
+from serving.servable import WARM_UP, Servable
 
 # What other instructions of another processor, or another order of a sum, may change.
 RELATIVE, ABSOLUTE = 1e-3, 1e-5
@@ -52,7 +53,7 @@ def replay(directory: Path) -> tuple[Counter[str], int]:
             unrecorded += 1
             continue
         signature = log.request.model_spec.signature_name or DEFAULT_SIGNATURE
-        answer = servable.run(signature, _arrays(log.request.inputs))
+        answer = servable.run(signature, servable.check(signature, _arrays(log.request.inputs)))
         difference = _difference(answer, _arrays(log.response.outputs))
         if difference:
             raise DifferentAnswerError(

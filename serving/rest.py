@@ -7,56 +7,62 @@ import json
 import logging
 import re
 from collections.abc import Callable, Coroutine
-from concurrent.futures import Executor
 from typing import Any
 from urllib.parse import unquote
 
 from aiohttp import web
 from google.protobuf import json_format
 from tensorflow_serving.apis import get_model_metadata_pb2
+from tensorflow_serving.apis.model_pb2 import ModelSpec
 
-from serving import json_tensor
-from serving.errors import Code, ServingError, invalid
-from serving.models import DEFAULT_SIGNATURE, Models
-from serving.rpc import signature_map, status_response
+from serving import inference, json_examples, json_tensor
+from serving.errors import ServingError, invalid
+from serving.requests import Requests
 from serving.versions import MAX_VERSION
 
+_VERSION = r"(?:/(?:versions/(?P<version>[0-9]+)|labels/(?P<label>[^/:]+)))?"
 _CALL = re.compile(
-    r"/v1/models/([^/:]+)(?:/versions/([0-9]+))?:(classify|regress|predict)", re.IGNORECASE
+    rf"(?i:/v1/models/(?P<name>[^/:]+){_VERSION}):(?P<verb>classify|regress|predict)"
 )
-_GET = re.compile(r"/v1/models(?:/([^/:]+))?(?:/versions/([0-9]+))?(/metadata)?", re.IGNORECASE)
+_GET = re.compile(rf"(?i)/v1/models(?:/(?P<name>[^/:]+))?{_VERSION}(?P<metadata>/metadata)?")
 
 MAX_BODY = 64 * 2**20
+SMALL_BODY = 64 * 2**10  # parsed in less time than a thread's turn takes
 
 log = logging.getLogger("serving")
 
 Handler = Callable[[web.Request], Coroutine[Any, Any, web.Response]]
 
 
-def application(models: Models, executor: Executor, timeout: float) -> web.Application:
+def application(
+    requests: Requests, timeout: float, metrics_path: str | None = None
+) -> web.Application:
     """The REST application.
 
     Args:
-        models: that it serves.
-        executor: where signatures run.
+        requests: that answers.
         timeout: seconds before a request is answered with DEADLINE_EXCEEDED.
+        metrics_path: of the page for Prometheus, if there is to be one.
     """
-    api = _Api(models, executor, timeout)
+    api = _Api(requests, timeout)
     app = web.Application(client_max_size=MAX_BODY)
+    if metrics_path:
+        app.router.add_get(metrics_path, api.metrics)
     app.router.add_route("*", "/{path:.*}", api.handle)
     return app
 
 
 class _Api:
-    def __init__(self, models: Models, executor: Executor, timeout: float) -> None:
-        self.models, self.executor, self.timeout = models, executor, timeout
+    def __init__(self, requests: Requests, timeout: float) -> None:
+        self.requests, self.timeout = requests, timeout
 
     async def handle(self, request: web.Request) -> web.Response:
         try:
             path = request.rel_url.raw_path
             if not path.lower().startswith("/v1/"):
                 return _error(404, "Not Found")
-            return _json(200, await self._answer(request, path))
+            async with asyncio.timeout(self.timeout):
+                return _json(200, await self._answer(request, path))
         except ServingError as error:
             return _error(error.http_status, error.message)
         except web.HTTPRequestEntityTooLarge:
@@ -69,59 +75,77 @@ class _Api:
             log.exception("%s %s", request.method, request.path)
             return _error(500, "Internal error")
 
+    async def metrics(self, request: web.Request) -> web.Response:
+        return web.Response(text=self.requests.metrics.text())
+
     async def _answer(self, request: web.Request, path: str) -> bytes:
         call = _CALL.fullmatch(path)
         if request.method == "POST" and call:
-            name, version, verb = call.groups()
-            if verb.lower() != "predict":
-                raise ServingError(Code.UNIMPLEMENTED, f"{verb} is not implemented")
+            spec, verb = _spec(call), call["verb"]
             body = await request.read()
-            work = asyncio.get_running_loop().run_in_executor(
-                self.executor, self._predict, unquote(name), _version(version), body
-            )
-            return await asyncio.wait_for(work, self.timeout)
+            with self.requests.counted(spec.name, verb, "REST"):
+                if verb == "predict":
+                    return await self._predict(spec, body)
+                return await self._infer(spec, verb, body)
         get = _GET.fullmatch(path)
         if request.method == "GET" and get:
-            name, version, metadata = get.groups()
-            if not name:
+            if not get["name"]:
                 raise invalid("Missing model name in request.")
-            if metadata:
-                return self._metadata(unquote(name), _version(version))
-            return self._status(unquote(name), _version(version))
+            if get["metadata"]:
+                return _metadata(self.requests.metadata(_spec(get)))
+            return _proto_json(self.requests.status(_spec(get)))
         raise invalid(f"Malformed request: {request.method} {path}")
 
-    def _predict(self, name: str, version: int | None, body: bytes) -> bytes:
-        request = json_tensor.parse_predict(body)
-        _, servable = self.models.get(name, version)
-        signature = request.signature or DEFAULT_SIGNATURE
+    async def _predict(self, spec: ModelSpec, body: bytes) -> bytes:
+        request = await self._parsed(body, json_tensor.parse_predict)
+        _, servable = self.requests.models.get(spec)
+        signature = request.signature or inference.DEFAULT_SIGNATURE
         if signature not in servable.signature_defs:
             raise invalid(f'Serving signature name: "{signature}" not found in signature def')
         infos = servable.signature_defs[signature].inputs
-        inputs, form = json_tensor.tensors(request, infos)
-        return json_tensor.response(servable.run(signature, inputs), form)
+        inputs, form = await self._parsed(body, lambda _: json_tensor.tensors(request, infos))
+        outputs = await self.requests.predict(spec.name, servable, signature, inputs, self.timeout)
+        return await self._parsed(body, lambda _: json_tensor.response(outputs, form))
 
-    def _status(self, name: str, version: int | None) -> bytes:
-        response = status_response(self.models.statuses(name, version))
-        return _proto_json(response)
+    async def _infer(self, spec: ModelSpec, verb: str, body: bytes) -> bytes:
+        signature, examples = await self._parsed(body, json_examples.parse_examples)
+        method = inference.CLASSIFY if verb == "classify" else inference.REGRESS
+        task = inference.Task(signature, method)
+        given = inference.serialized(examples)
+        _, servable = self.requests.models.get(spec)
+        (results,) = await self.requests.infer(spec.name, servable, [task], given, self.timeout)
+        if verb == "classify":
+            return json_examples.classify_response(results)
+        return json_examples.regress_response(results)
 
-    def _metadata(self, name: str, version: int | None) -> bytes:
-        number, servable = self.models.get(name, version)
-        response = get_model_metadata_pb2.GetModelMetadataResponse()
-        response.model_spec.name = name
-        response.model_spec.version.value = number
-        metadata = json.loads(_proto_json(signature_map(servable)))
-        spec = json.loads(_proto_json(response.model_spec))
-        body = {"model_spec": spec, "metadata": {"signature_def": metadata}}
-        return json.dumps(body, indent=1).encode()
+    async def _parsed(self, body: bytes, function: Callable[[bytes], Any]) -> Any:
+        """What a function says of a body; in a thread where that holds up other requests."""
+        if len(body) <= SMALL_BODY:
+            return function(body)
+        threads = self.requests.runner.threads
+        return await asyncio.get_running_loop().run_in_executor(threads, function, body)
 
 
-def _version(text: str | None) -> int | None:
-    if text is None:
-        return None
-    digits = text.lstrip("0") or "0"
-    if len(digits) > len(str(MAX_VERSION)) or int(digits) > MAX_VERSION:
-        raise invalid(f"Failed to convert version: {text} to numeric.")
-    return int(digits)
+def _spec(match: re.Match[str]) -> ModelSpec:
+    spec = ModelSpec(name=unquote(match["name"]))
+    if match["label"]:
+        spec.version_label = unquote(match["label"])
+    elif match["version"]:
+        digits = match["version"].lstrip("0") or "0"
+        if len(digits) > len(str(MAX_VERSION)) or int(digits) > MAX_VERSION:
+            raise invalid(f"Failed to convert version: {match['version']} to numeric.")
+        spec.version.value = int(digits)
+    return spec
+
+
+def _metadata(response: get_model_metadata_pb2.GetModelMetadataResponse) -> bytes:
+    """Without the type's name that an `Any` would have."""
+    signatures = get_model_metadata_pb2.SignatureDefMap()
+    response.metadata["signature_def"].Unpack(signatures)
+    spec = json.loads(_proto_json(response.model_spec))
+    metadata = json.loads(_proto_json(signatures))
+    body = {"model_spec": spec, "metadata": {"signature_def": metadata}}
+    return json.dumps(body, indent=1).encode()
 
 
 def _proto_json(message: Any) -> bytes:

@@ -1,35 +1,48 @@
-"""TF Serving's gRPC API."""
+"""TF Serving's gRPC API, with the standard services for health and reflection."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import importlib
 import logging
-from concurrent.futures import Executor
+from collections.abc import Awaitable, Callable
 from math import prod
 from typing import Any
 
 import grpc
 import numpy as np
 import tensorflow as tf
+from grpc_health.v1 import health, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
 from tensorflow.core.framework import tensor_pb2
 from tensorflow_serving.apis import (
+    classification_pb2,
     get_model_metadata_pb2,
     get_model_status_pb2,
+    inference_pb2,
+    model_management_pb2,
     model_service_pb2_grpc,
     predict_pb2,
     prediction_service_pb2_grpc,
+    regression_pb2,
 )
+from tensorflow_serving.apis.model_pb2 import ModelSpec
 
-from serving.errors import Code, ServingError, invalid
-from serving.models import DEFAULT_SIGNATURE, Models, Servable, VersionStatus
+from serving import inference
+from serving.errors import ServingError, invalid
+from serving.requests import Requests
 
 MAX_MESSAGE = 64 * 2**20
 
 log = logging.getLogger("serving")
 
 _STATUS = {code.value[0]: code for code in grpc.StatusCode}
-
-
+_SERVICES = ("tensorflow.serving.PredictionService", "tensorflow.serving.ModelService")
+for _name in ("prediction_service_pb2", "model_service_pb2"):
+    # They describe the services to reflection, then set what today's protobuf does not let them.
+    with contextlib.suppress(AttributeError):
+        importlib.import_module(f"tensorflow_serving.apis.{_name}")
 _FIELDS = {
     tf.float32: "float_val",
     tf.float64: "double_val",
@@ -45,12 +58,11 @@ _FIELDS = {
 }
 
 
-def server(models: Models, executor: Executor) -> grpc.aio.Server:
-    """The gRPC server, without a port yet.
+def server(requests: Requests) -> tuple[grpc.aio.Server, health.aio.HealthServicer]:
+    """The gRPC server, without a port yet, and what it tells of its health.
 
     Args:
-        models: that it serves.
-        executor: where signatures run.
+        requests: that answers.
     """
     result = grpc.aio.server(
         options=[
@@ -60,117 +72,151 @@ def server(models: Models, executor: Executor) -> grpc.aio.Server:
         ]
     )
     prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(
-        PredictionService(models, executor), result
+        PredictionService(requests), result
     )
-    model_service_pb2_grpc.add_ModelServiceServicer_to_server(ModelService(models), result)
-    return result
+    model_service_pb2_grpc.add_ModelServiceServicer_to_server(ModelService(requests), result)
+    healthy = health.aio.HealthServicer()
+    health_pb2_grpc.add_HealthServicer_to_server(healthy, result)
+    names = [*_SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME]
+    reflection.enable_server_reflection(names, result)
+    return result, healthy
+
+
+async def _answer(context: Any, name: str, work: Awaitable[Any]) -> Any:
+    """What the work gives, or the error that it ends with, as gRPC tells it."""
+    try:
+        return await work
+    except ServingError as error:
+        await context.abort(_STATUS[int(error.code)], error.message)
+    except Exception:  # whatever it is, the client reads no more of it
+        log.exception(name)
+        await context.abort(grpc.StatusCode.INTERNAL, "Internal error")
 
 
 class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
-    """Predict and GetModelMetadata."""
+    """Predict, Classify, Regress, MultiInference and GetModelMetadata."""
 
-    def __init__(self, models: Models, executor: Executor) -> None:
-        self.models, self.executor = models, executor
+    def __init__(self, requests: Requests) -> None:
+        self.requests = requests
 
     async def Predict(self, request: Any, context: Any) -> predict_pb2.PredictResponse:
-        try:
-            work = asyncio.get_running_loop().run_in_executor(self.executor, self._predict, request)
-            return await asyncio.wait_for(work, context.time_remaining())
-        except ServingError as error:
-            await _abort(context, error)
-        except TimeoutError:
-            await _abort(context, ServingError(Code.DEADLINE_EXCEEDED, "Deadline exceeded"))
-        except Exception:  # whatever it is, the client reads no more of it
-            log.exception("Predict")
-            await _abort(context, ServingError(Code.INTERNAL, "Internal error"))
-        raise AssertionError("abort raises")
+        return await self._counted("Predict", request.model_spec, request, context, self._predict)
+
+    async def Classify(
+        self, request: Any, context: Any
+    ) -> classification_pb2.ClassificationResponse:
+        return await self._counted("Classify", request.model_spec, request, context, self._infer)
+
+    async def Regress(self, request: Any, context: Any) -> regression_pb2.RegressionResponse:
+        return await self._counted("Regress", request.model_spec, request, context, self._infer)
+
+    async def MultiInference(
+        self, request: Any, context: Any
+    ) -> inference_pb2.MultiInferenceResponse:
+        spec = request.tasks[0].model_spec if request.tasks else ModelSpec()
+        return await self._counted("MultiInference", spec, request, context, self._infer)
 
     async def GetModelMetadata(
         self, request: Any, context: Any
     ) -> get_model_metadata_pb2.GetModelMetadataResponse:
-        try:
-            return self._metadata(request)
-        except ServingError as error:
-            await _abort(context, error)
-        raise AssertionError("abort raises")
+        return await _answer(context, "GetModelMetadata", self._metadata(request))
 
-    def _predict(self, request: predict_pb2.PredictRequest) -> predict_pb2.PredictResponse:
-        number, servable = _find(self.models, request.model_spec)
-        signature = request.model_spec.signature_name or DEFAULT_SIGNATURE
-        if signature not in servable.signature_defs:
-            raise ServingError(
-                Code.FAILED_PRECONDITION, f'Serving signature key "{signature}" not found.'
-            )
-        wanted = _filtered(list(request.output_filter), servable.signature_defs[signature])
-        outputs = servable.run(
-            signature, {name: _array(name, value) for name, value in request.inputs.items()}
-        )
-        response = predict_pb2.PredictResponse()
-        response.model_spec.name = request.model_spec.name
-        response.model_spec.version.value = number
-        response.model_spec.signature_name = signature
+    async def _counted(
+        self,
+        name: str,
+        spec: ModelSpec,
+        request: Any,
+        context: Any,
+        function: Callable[[ModelSpec, Any, float | None], Awaitable[Any]],
+    ) -> Any:
+        async def counted() -> Any:
+            with self.requests.counted(spec.name, name, "GRPC"):
+                return await function(spec, request, context.time_remaining())
+
+        return await _answer(context, name, counted())
+
+    async def _predict(
+        self, spec: ModelSpec, request: predict_pb2.PredictRequest, timeout: float | None
+    ) -> predict_pb2.PredictResponse:
+        version, servable = self.requests.models.get(spec)
+        signature = spec.signature_name or inference.DEFAULT_SIGNATURE
+        wanted = _filtered(list(request.output_filter), servable.definition(signature))
+        inputs = {name: _array(name, value) for name, value in request.inputs.items()}
+        outputs = await self.requests.predict(spec.name, servable, signature, inputs, timeout)
+        response = predict_pb2.PredictResponse(model_spec=_resolved(spec.name, signature, version))
         for name in wanted:
             response.outputs[name].CopyFrom(_proto(outputs[name]))
         return response
 
-    def _metadata(self, request: Any) -> get_model_metadata_pb2.GetModelMetadataResponse:
+    async def _infer(self, spec: ModelSpec, request: Any, timeout: float | None) -> Any:
+        version, servable = self.requests.models.get(spec)
+        tasks = inference.tasks(request)
+        examples = inference.examples(request.input)
+        results = await self.requests.infer(spec.name, servable, tasks, examples, timeout)
+        if isinstance(request, classification_pb2.ClassificationRequest):
+            response: Any = classification_pb2.ClassificationResponse()
+        elif isinstance(request, regression_pb2.RegressionRequest):
+            response = regression_pb2.RegressionResponse()
+        else:
+            response = inference_pb2.MultiInferenceResponse()
+        for task, found in zip(tasks, results, strict=True):
+            resolved = _resolved(spec.name, task.name or inference.DEFAULT_SIGNATURE, version)
+            if isinstance(response, inference_pb2.MultiInferenceResponse):
+                entry = response.results.add(model_spec=resolved)
+                classified, regressed = entry.classification_result, entry.regression_result
+            else:
+                response.model_spec.CopyFrom(resolved)
+                classified = regressed = response.result
+            if task.method == inference.CLASSIFY:
+                for row in found:
+                    classes = classified.classifications.add().classes
+                    for label, score in row:
+                        classes.add(label=label.decode(errors="replace"), score=score)
+            else:
+                for value in found:
+                    regressed.regressions.add(value=value)
+        return response
+
+    async def _metadata(self, request: Any) -> get_model_metadata_pb2.GetModelMetadataResponse:
         if not request.metadata_field:
             raise invalid("GetModelMetadataRequest must specify at least one metadata_field")
         for field in request.metadata_field:
             if field != "signature_def":
                 raise invalid(f"Metadata field {field} is not supported")
-        number, servable = _find(self.models, request.model_spec)
-        response = get_model_metadata_pb2.GetModelMetadataResponse()
-        response.model_spec.name = request.model_spec.name
-        response.model_spec.version.value = number
-        response.metadata["signature_def"].Pack(signature_map(servable))
-        return response
+        return self.requests.metadata(request.model_spec)
 
 
 class ModelService(model_service_pb2_grpc.ModelServiceServicer):
-    """GetModelStatus."""
+    """GetModelStatus and HandleReloadConfigRequest."""
 
-    def __init__(self, models: Models) -> None:
-        self.models = models
+    def __init__(self, requests: Requests) -> None:
+        self.requests = requests
 
     async def GetModelStatus(
         self, request: Any, context: Any
     ) -> get_model_status_pb2.GetModelStatusResponse:
-        spec = request.model_spec
-        try:
-            if not spec.name:
-                raise invalid("Missing ModelSpec")
-            version = spec.version.value if spec.HasField("version") else None
-            return status_response(self.models.statuses(spec.name, version))
-        except ServingError as error:
-            await _abort(context, error)
-        raise AssertionError("abort raises")
+        async def status() -> get_model_status_pb2.GetModelStatusResponse:
+            return self.requests.status(request.model_spec)
+
+        return await _answer(context, "GetModelStatus", status())
+
+    async def HandleReloadConfigRequest(
+        self, request: Any, context: Any
+    ) -> model_management_pb2.ReloadConfigResponse:
+        async def reload() -> model_management_pb2.ReloadConfigResponse:
+            if request.config.WhichOneof("config") != "model_config_list":
+                raise invalid(
+                    "ServerModelConfig type not supported by HandleReloadConfigRequest. Only "
+                    "ModelConfigList is currently supported"
+                )
+            await asyncio.to_thread(self.requests.models.apply, request.config)
+            return model_management_pb2.ReloadConfigResponse(status={})
+
+        return await _answer(context, "HandleReloadConfigRequest", reload())
 
 
-def signature_map(servable: Servable) -> get_model_metadata_pb2.SignatureDefMap:
-    """Signatures of a loaded version."""
-    result = get_model_metadata_pb2.SignatureDefMap()
-    for name, definition in servable.signature_defs.items():
-        result.signature_def[name].CopyFrom(definition)
-    return result
-
-
-def status_response(
-    statuses: dict[int, VersionStatus],
-) -> get_model_status_pb2.GetModelStatusResponse:
-    """States of versions as TF Serving reports them."""
-    response = get_model_status_pb2.GetModelStatusResponse()
-    for version, status in statuses.items():
-        entry = response.model_version_status.add(version=version, state=status.state)
-        entry.status.error_code = int(status.code)
-        entry.status.error_message = status.message
-    return response
-
-
-def _find(models: Models, spec: Any) -> tuple[int, Servable]:
-    if not spec.name:
-        raise invalid("Missing ModelSpec")
-    return models.get(spec.name, spec.version.value if spec.HasField("version") else None)
+def _resolved(name: str, signature: str, version: int) -> ModelSpec:
+    return ModelSpec(name=name, signature_name=signature, version={"value": version})
 
 
 def _filtered(names: list[str], definition: Any) -> list[str]:
@@ -202,7 +248,3 @@ def _proto(array: np.ndarray[Any, Any]) -> tensor_pb2.TensorProto:
     result.tensor_shape.CopyFrom(tf.TensorShape(array.shape).as_proto())
     getattr(result, _FIELDS[dtype]).extend(array.ravel().tolist())
     return result
-
-
-async def _abort(context: Any, error: ServingError) -> None:
-    await context.abort(_STATUS[int(error.code)], error.message)

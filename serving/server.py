@@ -7,17 +7,48 @@ import contextlib
 import errno
 import logging
 import os
+import resource
 import signal
 import socket
-from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from tensorflow_serving.config.model_server_config_pb2 import ModelServerConfig
+
+    from serving.models import Models
 
 log = logging.getLogger("serving")
 
 GRACE_SECONDS = 5
 PORT = click.IntRange(0, 65535)
+FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+SECONDS = click.FloatRange(min=0.01)
+
+
+@dataclass(frozen=True)
+class Options:
+    """The flags, as `main` documents them."""
+
+    port: int
+    rest_api_port: int
+    grpc_socket_path: str
+    address: str
+    model_name: str
+    model_base_path: Path | None
+    model_config_file: Path | None
+    model_config_file_poll_wait_seconds: float
+    file_system_poll_wait_seconds: float
+    enable_batching: bool
+    batching_parameters_file: Path | None
+    monitoring_config_file: Path | None
+    ssl_config_file: Path | None
+    rest_api_timeout_in_ms: int
+    tensorflow_session_parallelism: int
+    max_concurrent_requests: int
 
 
 @click.command()
@@ -25,53 +56,87 @@ PORT = click.IntRange(0, 65535)
 @click.option(
     "--rest_api_port", default=0, type=PORT, show_default=True, help="Of REST; 0 for none."
 )
+@click.option("--grpc_socket_path", default="", help="A Unix socket for gRPC, beside its port.")
 @click.option("--address", default="127.0.0.1", show_default=True, help="To listen on.")
-@click.option("--model_name", default="default", show_default=True, help="Name of the model.")
-@click.option("--model_base_path", required=True, type=Path, help="Directory of numbered versions.")
+@click.option("--model_name", default="default", show_default=True, help="Of --model_base_path.")
+@click.option("--model_base_path", type=Path, help="Directory of numbered versions of one model.")
+@click.option(
+    "--model_config_file", type=FILE, help="Several models: text form of a ModelServerConfig."
+)
+@click.option(
+    "--model_config_file_poll_wait_seconds",
+    default=0.0,
+    type=click.FloatRange(min=0),
+    show_default=True,
+    help="Between looks at that file; 0 for one look only.",
+)
 @click.option(
     "--file_system_poll_wait_seconds",
     default=1.0,
-    type=click.FloatRange(min=0.01),
+    type=SECONDS,
     show_default=True,
     help="Between looks for a new version.",
 )
+@click.option(
+    "--enable_batching",
+    is_flag=False,
+    flag_value=True,
+    default=False,
+    type=bool,
+    help="Run small requests together.",
+)
+@click.option("--batching_parameters_file", type=FILE, help="How: text form of BatchingParameters.")
+@click.option(
+    "--monitoring_config_file", type=FILE, help="Page for Prometheus: text of a MonitoringConfig."
+)
+@click.option("--ssl_config_file", type=FILE, help="TLS of gRPC: text form of an SSLConfig.")
 @click.option("--rest_api_timeout_in_ms", default=30_000, show_default=True, help="Of a request.")
-def main(
-    port: int,
-    rest_api_port: int,
-    address: str,
-    model_name: str,
-    model_base_path: Path,
-    file_system_poll_wait_seconds: float,
-    rest_api_timeout_in_ms: int,
-) -> None:
-    """Serve the latest version of a SavedModel over gRPC and REST."""
+@click.option(
+    "--tensorflow_session_parallelism",
+    default=0,
+    type=click.IntRange(0),
+    show_default=True,
+    help="Threads of a run; 0 for one per core.",
+)
+@click.option(
+    "--max_concurrent_requests",
+    default=1_000,
+    type=click.IntRange(1),
+    show_default=True,
+    help="Running and waiting; one more is UNAVAILABLE.",
+)
+def main(**flags: Any) -> None:
+    """Serve SavedModels over gRPC and REST, as TF Serving does."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    if not model_base_path.is_dir():
-        raise click.ClickException(
-            f"{model_base_path} is no directory; it should hold numbered versions of the model"
-        )
-    if port == rest_api_port:
-        raise click.ClickException(
-            f"--port and --rest_api_port are both {port}; give them two, and one at least"
-        )
+    options = Options(**flags)
+    _check(options)
     try:
-        for flag, number in (("--port", port), ("--rest_api_port", rest_api_port)):
-            _check_free(address, number, flag)
-        asyncio.run(
-            _serve(
-                port,
-                rest_api_port,
-                address,
-                model_name,
-                model_base_path,
-                file_system_poll_wait_seconds,
-                rest_api_timeout_in_ms / 1000,
-            )
-        )
+        for flag, number in (("--port", options.port), ("--rest_api_port", options.rest_api_port)):
+            _check_free(options.address, number, flag)
+        asyncio.run(_serve(options))
     except OSError as error:
         raise click.ClickException(str(error)) from None
+
+
+def _check(options: Options) -> None:
+    if (options.model_base_path is None) == (options.model_config_file is None):
+        raise click.ClickException("give one of --model_base_path and --model_config_file")
+    if options.model_base_path and not options.model_base_path.is_dir():
+        raise click.ClickException(
+            f"{options.model_base_path} is no directory; it should hold numbered versions of the "
+            "model"
+        )
+    if options.port == options.rest_api_port:
+        raise click.ClickException(
+            f"--port and --rest_api_port are both {options.port}; give them two, and one at least"
+        )
+    if options.batching_parameters_file and not options.enable_batching:
+        raise click.ClickException("--batching_parameters_file needs --enable_batching")
+    if options.monitoring_config_file and not options.rest_api_port:
+        raise click.ClickException(
+            "--monitoring_config_file needs --rest_api_port: its page is there"
+        )
 
 
 def _check_free(address: str, port: int, flag: str) -> None:
@@ -85,60 +150,132 @@ def _check_free(address: str, port: int, flag: str) -> None:
         raise OSError(f"port {port} of {address} {reason}; choose another {flag}") from None
 
 
-async def _serve(
-    port: int,
-    rest_api_port: int,
-    address: str,
-    model_name: str,
-    model_base_path: Path,
-    poll_seconds: float,
-    timeout: float,
-) -> None:
+def _allow_connections() -> None:
+    """As many files as the system allows, since every connection is one."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
+async def _serve(options: Options) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):  # first: the imports take seconds
         loop.add_signal_handler(number, stop.set)
     log.info("starting")
+    _allow_connections()
 
-    from aiohttp import web
+    from serving.config_files import ConfigError
+    from serving.errors import ServingError
 
-    from serving import rest, rpc
-    from serving.models import Model, Models
-
-    models = Models([Model(model_name, model_base_path)])
-    executor = ThreadPoolExecutor(os.cpu_count())
     async with contextlib.AsyncExitStack() as stack:
-        if port:
-            server = rpc.server(models, executor)
-            try:
-                server.add_insecure_port(f"{address}:{port}")
-            except RuntimeError as error:
-                raise OSError(str(error)) from None
-            await server.start()
-            stack.push_async_callback(server.stop, GRACE_SECONDS)
-        if rest_api_port:
-            runner = web.AppRunner(
-                rest.application(models, executor, timeout),
-                access_log=None,
-                shutdown_timeout=GRACE_SECONDS,
-            )
-            await runner.setup()
-            stack.push_async_callback(runner.cleanup)
-            await web.TCPSite(runner, address, rest_api_port).start()
-        polling = asyncio.create_task(_poll(models, poll_seconds))
-        log.info("serving %s: gRPC port %s, REST port %s", model_name, port, rest_api_port)
+        try:
+            await _start(options, stack)
+        except (ConfigError, ServingError) as error:
+            raise click.ClickException(str(error)) from None
         await stop.wait()
         log.info("stopping")
-        polling.cancel()
 
 
-async def _poll(models: object, seconds: float) -> None:
-    from serving.models import Models
+async def _start(options: Options, stack: contextlib.AsyncExitStack) -> None:
+    from serving import config_files, rest, rpc
+    from serving.batching import BatchingParameters
+    from serving.models import Models, checked, single
+    from serving.monitoring import Metrics
+    from serving.requests import Requests
+    from serving.runner import Runner
+    from serving.servable import Servable
 
-    assert isinstance(models, Models)
+    if options.model_config_file:
+        config = config_files.read_models(options.model_config_file)
+    else:
+        assert options.model_base_path is not None  # checked
+        config = single(options.model_name, options.model_base_path)
+    checked(config)
+    batching = BatchingParameters() if options.enable_batching else None
+    if options.batching_parameters_file:
+        batching = BatchingParameters.of(
+            config_files.read_batching(options.batching_parameters_file)
+        )
+    page = None
+    if options.monitoring_config_file:
+        page = config_files.read_monitoring(options.monitoring_config_file)
+    parallelism = options.tensorflow_session_parallelism
+    models = Models(lambda directory: Servable(directory, parallelism))
+    metrics = Metrics()
+    runner = Runner(metrics, options.max_concurrent_requests, batching)
+    requests = Requests(models, runner, metrics)
+
+    server, health = rpc.server(requests)
+    await _open_rpc(server, options, stack)
+    if options.rest_api_port:
+        path = page.path if page and page.enable else None
+        app = rest.application(requests, options.rest_api_timeout_in_ms / 1000, path)
+        await _open_rest(app, options, stack)
+    ports = f"gRPC port {options.port}, REST port {options.rest_api_port}"
+    log.info("serving %s: %s", options.model_config_file or options.model_name, ports)
+    following = asyncio.create_task(_follow(models, config, options, health))
+    stack.callback(following.cancel)
+
+
+async def _open_rpc(server: Any, options: Options, stack: contextlib.AsyncExitStack) -> None:
+    import grpc
+
+    from serving import config_files
+
+    try:
+        if options.port and options.ssl_config_file:
+            ssl = config_files.read_ssl(options.ssl_config_file)
+            credentials = grpc.ssl_server_credentials(
+                [(ssl.server_key.encode(), ssl.server_cert.encode())],
+                ssl.custom_ca.encode() or None,
+                ssl.client_verify,
+            )
+            server.add_secure_port(f"{options.address}:{options.port}", credentials)
+        elif options.port:
+            server.add_insecure_port(f"{options.address}:{options.port}")
+        if options.grpc_socket_path:
+            server.add_insecure_port(f"unix:{options.grpc_socket_path}")
+    except RuntimeError as error:
+        raise OSError(str(error)) from None
+    await server.start()
+    stack.push_async_callback(server.stop, GRACE_SECONDS)
+
+
+async def _open_rest(app: Any, options: Options, stack: contextlib.AsyncExitStack) -> None:
+    from aiohttp import web
+
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=GRACE_SECONDS)
+    await runner.setup()
+    stack.push_async_callback(runner.cleanup)
+    await web.TCPSite(runner, options.address, options.rest_api_port).start()
+
+
+async def _follow(models: Models, config: ModelServerConfig, options: Options, health: Any) -> None:
+    """Loads the models of a configuration, then new versions, and new configurations."""
+    from grpc_health.v1.health_pb2 import HealthCheckResponse
+
+    from serving import config_files
+    from serving.config_files import ConfigError
+    from serving.errors import ServingError
+
+    await asyncio.to_thread(models.apply, config, patient=True)
+    file, wait = options.model_config_file, options.model_config_file_poll_wait_seconds
+    loop = asyncio.get_running_loop()
+    looked = loop.time()
     while True:
+        serving = HealthCheckResponse.SERVING if models.ready else HealthCheckResponse.NOT_SERVING
+        await health.set("", serving)
+        await asyncio.sleep(options.file_system_poll_wait_seconds)
         await asyncio.to_thread(models.poll)
-        await asyncio.sleep(seconds)
+        if file and wait and loop.time() - looked >= wait:
+            looked = loop.time()
+            try:
+                changed = config_files.read_models(file)
+                if changed != config:
+                    config = changed
+                    await asyncio.to_thread(models.apply, config)
+            except (ConfigError, ServingError) as error:
+                log.error("%s: %s", file, error)
 
 
 if __name__ == "__main__":

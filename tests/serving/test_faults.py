@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
-from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,36 +13,38 @@ from aiohttp.test_utils import TestClient, TestServer
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
 from serving import rest, rpc
-from serving.models import Model, Models
+from serving.models import Models, single
+from serving.monitoring import Metrics
+from serving.requests import Requests
+from serving.runner import Runner
 from tests.serving.saved_models import predict_request
 
 
 @pytest.fixture(scope="module")
 def models(everything: Path) -> Models:
-    result = Models([Model("model", everything)])
-    result.poll()
+    result = Models()
+    result.apply(single("model", everything))
     return result
 
 
 @pytest.fixture
-def executor() -> Iterator[Executor]:
-    with ThreadPoolExecutor(2) as pool:
-        yield pool
+def requests(models: Models) -> Requests:
+    return Requests(models, Runner(Metrics()), Metrics())
 
 
 @pytest.fixture
-def closed() -> Executor:
-    """Which takes no work, so that a request meets an error that nobody foresaw."""
-    pool = ThreadPoolExecutor(1)
-    pool.shutdown()
-    return pool
+def broken(models: Models) -> Requests:
+    """Whose runner takes no work, so that a request meets an error that nobody foresaw."""
+    runner = Runner(Metrics())
+    runner.threads.shutdown()
+    return Requests(models, runner, Metrics())
 
 
-def post(models: Models, executor: Executor, timeout: float, body: Any) -> tuple[int, Any]:
+def post(requests: Requests, timeout: float, body: Any) -> tuple[int, Any]:
     """Status and JSON of a REST prediction."""
 
     async def ask() -> tuple[int, Any]:
-        application = rest.application(models, executor, timeout)
+        application = rest.application(requests, timeout)
         async with TestClient(TestServer(application)) as client:
             reply = await client.post("/v1/models/model:predict", json=body)
             return reply.status, await reply.json()
@@ -52,13 +52,11 @@ def post(models: Models, executor: Executor, timeout: float, body: Any) -> tuple
     return asyncio.run(ask())
 
 
-def predict(
-    models: Models, executor: Executor, request: predict_pb2.PredictRequest
-) -> tuple[grpc.StatusCode, str]:
+def predict(requests: Requests, request: predict_pb2.PredictRequest) -> tuple[grpc.StatusCode, str]:
     """Code and details of a gRPC prediction."""
 
     async def ask() -> tuple[grpc.StatusCode, str]:
-        server = rpc.server(models, executor)
+        server, _ = rpc.server(requests)
         port = server.add_insecure_port("127.0.0.1:0")
         await server.start()
         async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
@@ -70,26 +68,22 @@ def predict(
     return asyncio.run(ask())
 
 
-def test_rest_timeout(models: Models, executor: Executor, tmp_path: Path) -> None:
+def test_rest_timeout(requests: Requests, tmp_path: Path) -> None:
     body = {"signature_name": "wait", "inputs": str(tmp_path)}
     try:
-        assert post(models, executor, 0.2, body) == (504, {"error": "Timed out"})
+        assert post(requests, 0.2, body) == (504, {"error": "Timed out"})
     finally:
         (tmp_path / "end").touch()
-    assert post(models, executor, 30, body) == (200, {"outputs": True})
+    assert post(requests, 30, body) == (200, {"outputs": True})
 
 
-def test_internal_errors_of_rest(
-    models: Models, closed: Executor, caplog: pytest.LogCaptureFixture
-) -> None:
-    reply = post(models, closed, 30, {"instances": [1]})
+def test_internal_errors_of_rest(broken: Requests, caplog: pytest.LogCaptureFixture) -> None:
+    reply = post(broken, 30, {"instances": [1]})
     assert reply == (500, {"error": "Internal error"})
     assert "cannot schedule new futures" in caplog.text
 
 
-def test_internal_errors_of_grpc(
-    models: Models, closed: Executor, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_internal_errors_of_grpc(broken: Requests, caplog: pytest.LogCaptureFixture) -> None:
     request = predict_request({"x": np.zeros(1, np.float32)})
-    assert predict(models, closed, request) == (grpc.StatusCode.INTERNAL, "Internal error")
+    assert predict(broken, request) == (grpc.StatusCode.INTERNAL, "Internal error")
     assert "cannot schedule new futures" in caplog.text

@@ -106,7 +106,6 @@ def test_a_base_path_that_is_no_directory(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("flags", "error"),
     [
-        ([], "Missing option '--model_base_path'"),
         (["--model_base_path=.", "--port=70000"], "Invalid value for '--port'"),
         (["--model_base_path=.", "--rest_api_port=-1"], "Invalid value for '--rest_api_port'"),
     ],

@@ -213,11 +213,6 @@ def test_other_errors_of_the_model(server: Server) -> None:
     assert "variant" in error_of(reply, 400)
 
 
-@pytest.mark.parametrize("verb", ["classify", "regress"])
-def test_verbs_that_are_not_there(server: Server, verb: str) -> None:
-    assert error_of(server.call("POST", f"{MODEL}:{verb}", {"examples": [{}]}), 501)
-
-
 def test_body_too_large(server: Server) -> None:
     reply = server.predict(b'{"instances": [' + b" " * 64 * 2**20 + b"1]}")
     assert "larger than" in error_of(reply, 413)

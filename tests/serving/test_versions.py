@@ -14,9 +14,10 @@ import pytest
 import tensorflow as tf
 from tensorflow_serving.apis import prediction_log_pb2
 from tensorflow_serving.apis.get_model_status_pb2 import ModelVersionStatus
+from tensorflow_serving.apis.model_pb2 import ModelSpec
 
 from serving.errors import Code, ServingError
-from serving.models import Model, Models
+from serving.models import Model, Models, single
 from tests.serving.process import Server, until
 from tests.serving.saved_models import logged, predict_request, write_warm_up
 
@@ -178,18 +179,19 @@ def test_the_largest_version(halves: Path, base: Path) -> None:
 
 
 def test_without_versions(halves: Path, base: Path) -> None:
-    model = Model("m", base)
-    models = Models([model])
-    models.poll()
+    models = Models()
+    models.apply(single("m", base), patient=True)
+    assert not models.ready
     with pytest.raises(ServingError, match=r"Latest\(m\)") as raised:
-        models.get("m")
+        models.get(ModelSpec(name="m"))
     assert raised.value.code == Code.NOT_FOUND
     with pytest.raises(ServingError, match="Could not find any versions of model m"):
-        models.statuses("m")
+        models.statuses(ModelSpec(name="m"))
     shutil.copytree(halves / "two", base / "1")
     models.poll()
-    assert answer(model) == (1, 2.0)
-    assert list(models.statuses("m")) == [1]
+    assert models.get(ModelSpec(name="m"))[0] == 1
+    assert models.ready
+    assert list(models.statuses(ModelSpec(name="m"))) == [1]
 
 
 def test_a_base_path_that_went_away(halves: Path, base: Path) -> None:
@@ -202,12 +204,12 @@ def test_a_base_path_that_went_away(halves: Path, base: Path) -> None:
 
 
 def test_statuses_are_newest_first(halves: Path, base: Path) -> None:
-    model = Model("m", base)
+    models = Models()
     for version in ("2", "10"):
         shutil.copytree(halves / "two", base / version)
-        model.poll()
-    assert list(Models([model]).statuses("m")) == [10, 2]
-    assert list(Models([model]).statuses("m", 2)) == [2]
+        models.apply(single("m", base))
+    assert list(models.statuses(ModelSpec(name="m"))) == [10, 2]
+    assert list(models.statuses(ModelSpec(name="m", version={"value": 2}))) == [2]
 
 
 def with_warm_up(halves: Path, base: Path, *records: bytes) -> Model:
@@ -234,9 +236,14 @@ def test_warm_up_is_replayed(halves: Path, base: Path, caplog: pytest.LogCapture
         (b"\xff\xff", Code.UNKNOWN, "Error parsing message"),
         (b"", Code.UNIMPLEMENTED, "Unsupported log_type for warmup: None"),
         (
-            prediction_log_pb2.PredictionLog(regress_log={}).SerializeToString(),
+            prediction_log_pb2.PredictionLog(session_run_log={}).SerializeToString(),
             Code.UNIMPLEMENTED,
-            "Unsupported log_type for warmup: regress_log",
+            "Unsupported log_type for warmup: session_run_log",
+        ),
+        (
+            prediction_log_pb2.PredictionLog(regress_log={}).SerializeToString(),
+            Code.INVALID_ARGUMENT,
+            "Expected regression signature method_name to be tensorflow/serving/regress",
         ),
         (logged(predict_request({})), Code.INVALID_ARGUMENT, "Missing but required: {x}"),
         (logged(predict_request({"x": np.zeros(1)})), Code.INVALID_ARGUMENT, "float64 is provided"),
@@ -251,7 +258,7 @@ def test_warm_up_is_replayed(halves: Path, base: Path, caplog: pytest.LogCapture
             'Serving signature key "no" not found.',
         ),
     ],
-    ids=["no protobuf", "empty", "regress", "no input", "dtype", "shape", "signature"],
+    ids=["no protobuf", "empty", "session", "regress", "no input", "dtype", "shape", "signature"],
 )
 def test_a_bad_record_fails_the_load(
     halves: Path, base: Path, record: bytes, code: Code, error: str

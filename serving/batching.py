@@ -1,0 +1,268 @@
+"""Dynamic batching as TF Serving's: small requests for one signature run together."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import os
+from collections import deque
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from tensorflow.core.protobuf.meta_graph_pb2 import SignatureDef, TensorInfo
+
+from serving.config_files import ConfigError
+from serving.errors import Code, ServingError, invalid
+from serving.inference import Arrays
+from serving.servable import Servable
+
+
+@dataclass(frozen=True)
+class BatchingParameters:
+    """Of all queues together, with TF Serving's defaults.
+
+    Attributes:
+        max_batch_size: rows of a batch, and of a request.
+        batch_timeout_micros: that a batch waits for more rows, where a thread is free to run it.
+        max_enqueued_batches: that may wait for one signature; one more is UNAVAILABLE.
+        num_batch_threads: batches that run at a time.
+        allowed_batch_sizes: to which batches are filled up, the last one `max_batch_size`.
+        pad_variable_length_inputs: whether rows of other lengths go into one batch, filled up with
+            `""` and 0.
+    """
+
+    max_batch_size: int = 1_000
+    batch_timeout_micros: int = 0
+    max_enqueued_batches: int = 10
+    num_batch_threads: int = field(default_factory=lambda: os.cpu_count() or 1)
+    allowed_batch_sizes: tuple[int, ...] = ()
+    pad_variable_length_inputs: bool = False
+
+    @classmethod
+    def of(cls, config: Any) -> BatchingParameters:
+        """From a `BatchingParameters` proto.
+
+        Raises:
+            ConfigError: a value that cannot be.
+        """
+        given: dict[str, Any] = {
+            name: getattr(config, name).value
+            for name in (
+                "max_batch_size",
+                "batch_timeout_micros",
+                "max_enqueued_batches",
+                "num_batch_threads",
+            )
+            if config.HasField(name)
+        }
+        for name, value in given.items():
+            if value < (name == "max_batch_size" or name == "num_batch_threads"):
+                raise ConfigError(f"batching parameters: {name} cannot be {value}")
+        sizes = tuple(config.allowed_batch_sizes)
+        result = cls(
+            **given,
+            allowed_batch_sizes=sizes,
+            pad_variable_length_inputs=config.pad_variable_length_inputs,
+        )
+        if sizes and (list(sizes) != sorted(set(sizes)) or sizes[0] < 1):
+            raise ConfigError("batching parameters: allowed_batch_sizes should increase")
+        if sizes and sizes[-1] != result.max_batch_size:
+            raise ConfigError(
+                f"batching parameters: the last of allowed_batch_sizes, {sizes[-1]}, should be "
+                f"max_batch_size, {result.max_batch_size}"
+            )
+        return result
+
+    def filled_up(self, size: int) -> int:
+        """Rows that a batch of so many is run with."""
+        return next((allowed for allowed in self.allowed_batch_sizes if allowed >= size), size)
+
+
+@dataclass
+class _Task:
+    inputs: Arrays
+    size: int
+    future: asyncio.Future[Arrays]
+
+
+@dataclass
+class _Batch:
+    servable: Servable
+    signature: str
+    due: float  # time of the loop from which on it need not be full
+    tasks: list[_Task] = field(default_factory=list)
+
+    @property
+    def size(self) -> int:
+        return sum(task.size for task in self.tasks)
+
+
+class Batcher:
+    """Collects requests into batches, and runs them in threads; used from one event loop.
+
+    A batch that fails is run once more, request by request, so that an error is the error of the
+    request that caused it.
+
+    Args:
+        parameters: of all queues.
+    """
+
+    def __init__(self, parameters: BatchingParameters) -> None:
+        self.parameters = parameters
+        self._executor = ThreadPoolExecutor(parameters.num_batch_threads, "batch")
+        self._running = 0
+        # By servable, signature and shapes of rows; the batch that is open comes last.
+        self._queues: dict[Any, deque[_Batch]] = {}
+        self._timer: asyncio.TimerHandle | None = None
+
+    async def run(self, servable: Servable, signature: str, inputs: Arrays) -> Arrays:
+        """Outputs of a signature, run together with other requests.
+
+        Args:
+            servable: that has it.
+            signature: its name; `batchable` says of which ones.
+            inputs: with the same number of rows each, one at least.
+
+        Raises:
+            ServingError: UNAVAILABLE, the queue is full; INVALID_ARGUMENT, rows too many or of
+                different number; or the model's own error.
+        """
+        sizes = {len(value) for value in inputs.values()}
+        if len(sizes) > 1:
+            raise invalid("Batching input tensors must all have the same 0th-dimension size")
+        (size,) = sizes
+        if size > self.parameters.max_batch_size:
+            limit = self.parameters.max_batch_size
+            raise invalid(f"Task size {size} is larger than maximum input batch size {limit}")
+        loop = asyncio.get_running_loop()
+        task = _Task(inputs, size, loop.create_future())
+        self._enqueue(servable, signature, task, loop.time())
+        self._start()
+        return await task.future
+
+    def _enqueue(self, servable: Servable, signature: str, task: _Task, now: float) -> None:
+        shapes = tuple(self._row(task.inputs[name]) for name in sorted(task.inputs))
+        queue = self._queues.setdefault((servable, signature, shapes), deque())
+        if not queue or queue[-1].size + task.size > self.parameters.max_batch_size:
+            if len(queue) >= self.parameters.max_enqueued_batches:
+                raise ServingError(
+                    Code.UNAVAILABLE,
+                    "The batch scheduling queue to which this task was submitted is full",
+                )
+            due = now + self.parameters.batch_timeout_micros / 1e6
+            queue.append(_Batch(servable, signature, due))
+        queue[-1].tasks.append(task)
+
+    def _row(self, array: np.ndarray[Any, Any]) -> tuple[int, ...] | int:
+        """What is equal in a batch: the shape of a row, or its rank where rows are padded."""
+        return array.ndim if self.parameters.pad_variable_length_inputs else array.shape[1:]
+
+    def _start(self) -> None:
+        """Runs what is due while threads are free, the batch that is due for longest first."""
+        loop = asyncio.get_running_loop()
+        while self._running < self.parameters.num_batch_threads and self._queues:
+            key, queue = min(self._queues.items(), key=lambda item: self._ready(item[1]))
+            if self._ready(queue) > loop.time():
+                self._wake_at(self._ready(queue))
+                return
+            batch = queue.popleft()
+            if not queue:
+                del self._queues[key]
+            batch.tasks = [task for task in batch.tasks if not task.future.done()]  # given up
+            if batch.tasks:
+                self._running += 1
+                running = loop.run_in_executor(self._executor, self._answers, batch)
+                running.add_done_callback(functools.partial(self._finish, batch))
+
+    def _ready(self, queue: deque[_Batch]) -> float:
+        full = len(queue) > 1 or queue[0].size >= self.parameters.max_batch_size
+        return queue[0].due - (self.parameters.batch_timeout_micros / 1e6 if full else 0)
+
+    def _wake_at(self, when: float) -> None:
+        if self._timer:
+            self._timer.cancel()
+        self._timer = asyncio.get_running_loop().call_at(when, self._start)
+
+    def _finish(self, batch: _Batch, done: asyncio.Future[list[Arrays | Exception]]) -> None:
+        self._running -= 1
+        for task, answer in zip(batch.tasks, done.result(), strict=True):
+            if task.future.done():  # given up
+                continue
+            if isinstance(answer, Exception):
+                task.future.set_exception(answer)
+            else:
+                task.future.set_result(answer)
+        self._start()
+
+    def _answers(self, batch: _Batch) -> list[Arrays | Exception]:
+        try:
+            return list(self._together(batch, batch.tasks))
+        except Exception as error:
+            if len(batch.tasks) == 1:
+                return [error]
+        found: list[Arrays | Exception] = []
+        for task in batch.tasks:
+            try:
+                found += self._together(batch, [task])
+            except Exception as error:
+                found.append(error)
+        return found
+
+    def _together(self, batch: _Batch, tasks: list[_Task]) -> Iterable[Arrays]:
+        sizes = [task.size for task in tasks]
+        filled_up = self.parameters.filled_up(sum(sizes))
+        inputs = {
+            name: merged([task.inputs[name] for task in tasks], filled_up)
+            for name in tasks[0].inputs
+        }
+        outputs = batch.servable.run(batch.signature, inputs)
+        for name, array in outputs.items():
+            if array.ndim == 0 or len(array) != filled_up:
+                raise ServingError(
+                    Code.FAILED_PRECONDITION,
+                    f"Batched output tensor {name}'s 0th dimension does not equal the sum of the "
+                    "0th dimension sizes of the input tensors",
+                )
+        ends = np.cumsum(sizes)
+        return [
+            {name: array[end - size : end] for name, array in outputs.items()}
+            for size, end in zip(sizes, ends, strict=True)
+        ]
+
+
+def batchable(definition: SignatureDef) -> bool:
+    """Whether rows of a signature's requests can be run together.
+
+    Inputs and outputs have a first dimension of any size; scalars, such as the number of wanted
+    items, are of a request and not of a row.
+    """
+    infos = [*definition.inputs.values(), *definition.outputs.values()]
+    return bool(definition.inputs) and all(_by_row(info) for info in infos)
+
+
+def _by_row(info: TensorInfo) -> bool:
+    dimensions = info.tensor_shape.dim
+    return not info.tensor_shape.unknown_rank and bool(dimensions) and dimensions[0].size == -1
+
+
+def merged(arrays: list[np.ndarray[Any, Any]], size: int) -> np.ndarray[Any, Any]:
+    """Rows of arrays in one, filled up with copies of the last one's first row.
+
+    Args:
+        arrays: of one rank and dtype; shorter rows are padded at their end.
+        size: rows of the result.
+    """
+    shape = np.max([array.shape[1:] for array in arrays], axis=0).astype(int)
+    if any(tuple(shape) != array.shape[1:] for array in arrays):
+        arrays = [_padded(array, shape) for array in arrays]
+    rows = sum(len(array) for array in arrays)
+    last = arrays[-1][:1]
+    return np.concatenate([*arrays, np.repeat(last, size - rows, axis=0)])
+
+
+def _padded(array: np.ndarray[Any, Any], shape: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    widths = [(0, 0), *((0, int(gap)) for gap in shape - array.shape[1:])]
+    return np.pad(array, widths, constant_values=b"" if array.dtype.kind == "O" else 0)

@@ -1,0 +1,184 @@
+"""One loaded version of a SavedModel, run in a session as TF Serving runs it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from tensorflow.core.framework import types_pb2
+from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2
+from tensorflow.core.protobuf.config_pb2 import RunOptions
+from tensorflow_serving.apis import prediction_log_pb2
+
+from serving import inference
+from serving.errors import Code, ServingError, from_tensorflow, invalid
+from serving.inference import Arrays
+
+WARM_UP = Path("assets.extra") / "tf_serving_warmup_requests"
+MAX_WARM_UP_RECORDS = 1_000
+
+log = logging.getLogger("serving")
+
+
+class Servable:
+    """One loaded version of a model.
+
+    Its memory is freed when the last request that holds it has ended.
+
+    Args:
+        directory: of the SavedModel.
+        parallelism: threads of an operation, and operations at a time; 0 for one per core.
+
+    Raises:
+        Exception: it cannot be loaded, or a warm-up record cannot be answered.
+    """
+
+    def __init__(self, directory: Path, parallelism: int = 0) -> None:
+        self.signature_defs = _signature_defs(directory)
+        config = tf.compat.v1.ConfigProto(
+            allow_soft_placement=True,
+            intra_op_parallelism_threads=parallelism,
+            inter_op_parallelism_threads=parallelism,
+        )
+        self._session = tf.compat.v1.Session(graph=tf.Graph(), config=config)
+        tf.compat.v1.saved_model.loader.load(self._session, ["serve"], str(directory))
+        self._warm_up(directory / WARM_UP)
+
+    def __del__(self) -> None:
+        if hasattr(self, "_session"):
+            self._session.close()  # the graph is in reference cycles, and may stay for long
+
+    def definition(self, signature: str) -> meta_graph_pb2.SignatureDef:
+        """A signature for Predict.
+
+        Raises:
+            ServingError: FAILED_PRECONDITION, there is none of that name.
+        """
+        if signature not in self.signature_defs:
+            raise ServingError(
+                Code.FAILED_PRECONDITION, f'Serving signature key "{signature}" not found.'
+            )
+        return self.signature_defs[signature]
+
+    def check(self, signature: str, inputs: Mapping[str, Any]) -> Arrays:
+        """Inputs with the dtypes of their tensors.
+
+        Args:
+            signature: its name.
+            inputs: arrays by name.
+
+        Raises:
+            ServingError: names, dtypes or shapes that do not fit.
+        """
+        definition = self.signature_defs[signature]
+        _check_names(set(inputs), set(definition.inputs))
+        return {name: _fit(name, value, definition.inputs[name]) for name, value in inputs.items()}
+
+    def run(self, signature: str, inputs: Arrays, timeout: float | None = None) -> Arrays:
+        """Runs a signature.
+
+        Args:
+            signature: its name.
+            inputs: as `check` gives them.
+            timeout: seconds after which the run is given up.
+
+        Raises:
+            ServingError: the model's own error, or DEADLINE_EXCEEDED.
+        """
+        definition = self.signature_defs[signature]
+        for name, info in definition.outputs.items():
+            if info.dtype in (types_pb2.DT_VARIANT, types_pb2.DT_RESOURCE):
+                kind = tf.dtypes.as_dtype(info.dtype).name
+                raise invalid(f"output {name} is of type {kind}, which has no values to send")
+        fetches = {name: info.name for name, info in definition.outputs.items()}
+        feeds = {definition.inputs[name].name: value for name, value in inputs.items()}
+        # 0 would be no limit at all.
+        options = timeout and RunOptions(timeout_in_ms=max(int(timeout * 1000), 1))
+        try:
+            outputs = self._session.run(fetches, feeds, options or None)
+        except tf.errors.OpError as error:
+            raise from_tensorflow(error) from None
+        except (TypeError, ValueError) as error:
+            raise invalid(str(error).splitlines()[0]) from None
+        return {name: _array(value) for name, value in outputs.items()}
+
+    def _warm_up(self, path: Path) -> None:
+        if not path.is_file():
+            return
+        count = 0
+        for record in tf.data.TFRecordDataset(str(path)):
+            count += 1
+            if count > MAX_WARM_UP_RECORDS:
+                raise invalid(
+                    "Number of warmup records exceeds the maximum "
+                    f"({MAX_WARM_UP_RECORDS}) at {path}"
+                )
+            self._replay(prediction_log_pb2.PredictionLog.FromString(record.numpy()))
+        log.info("warmed up with %d requests of %s", count, path)
+
+    def _replay(self, logged: prediction_log_pb2.PredictionLog) -> None:
+        kind = logged.WhichOneof("log_type")
+        if kind == "predict_log":
+            request = logged.predict_log.request
+            signature = request.model_spec.signature_name or inference.DEFAULT_SIGNATURE
+            self.definition(signature)
+            inputs = {name: tf.make_ndarray(value) for name, value in request.inputs.items()}
+            self.run(signature, self.check(signature, inputs))
+        elif kind in ("classify_log", "regress_log", "multi_inference_log"):
+            request = getattr(logged, kind).request
+            for task in inference.tasks(request):
+                signature = task.signature(self.signature_defs)
+                self.run(signature, {inference.INPUTS: inference.examples(request.input)})
+        else:
+            raise ServingError(Code.UNIMPLEMENTED, f"Unsupported log_type for warmup: {kind}")
+
+
+def _signature_defs(directory: Path) -> dict[str, meta_graph_pb2.SignatureDef]:
+    saved = saved_model_pb2.SavedModel.FromString((directory / "saved_model.pb").read_bytes())
+    for graph in saved.meta_graphs:
+        if "serve" in graph.meta_info_def.tags:
+            return {
+                name: definition
+                for name, definition in graph.signature_def.items()
+                if not name.startswith("__")
+            }
+    raise ServingError(Code.NOT_FOUND, f"{directory} has no graph with the tag serve")
+
+
+def _array(value: Any) -> np.ndarray[Any, Any]:
+    """A scalar of strings comes as bytes, of which NumPy would drop zeros at the end."""
+    return np.array(value, object) if isinstance(value, bytes) else np.asarray(value)
+
+
+def _fit(name: str, value: Any, info: meta_graph_pb2.TensorInfo) -> np.ndarray[Any, Any]:
+    dtype = tf.dtypes.as_dtype(info.dtype)
+    if dtype == tf.string:
+        if value.dtype.kind not in "OSU":
+            raise invalid(f"Expects arg[{name}] to be string but {value.dtype} is provided")
+    elif tf.dtypes.as_dtype(value.dtype) != dtype:
+        raise invalid(f"Expects arg[{name}] to be {dtype.name} but {value.dtype} is provided")
+    shape = info.tensor_shape
+    if not shape.unknown_rank:
+        sizes = [dimension.size for dimension in shape.dim]
+        fits = len(sizes) == value.ndim and all(
+            size in (-1, given) for size, given in zip(sizes, value.shape, strict=True)
+        )
+        if not fits:
+            expected = tf.TensorShape(shape)
+            raise invalid(
+                f"Expects arg[{name}] to have shape {expected} but {value.shape} is provided"
+            )
+    return value
+
+
+def _check_names(sent: set[str], expected: set[str]) -> None:
+    if sent != expected:
+        extra, missing = sorted(sent - expected), sorted(expected - sent)
+        raise invalid(
+            f"input size does not match signature: {len(sent)}!={len(expected)}; "
+            f"Sent extra: {{{','.join(extra)}}}. Missing but required: {{{','.join(missing)}}}."
+        )
