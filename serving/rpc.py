@@ -15,7 +15,7 @@ import numpy as np
 import tensorflow as tf
 from grpc_health.v1 import health, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
-from tensorflow.core.framework import tensor_pb2
+from tensorflow.core.framework import tensor_pb2, types_pb2
 from tensorflow_serving.apis import (
     classification_pb2,
     get_model_metadata_pb2,
@@ -233,6 +233,11 @@ def _array(name: str, value: tensor_pb2.TensorProto) -> Any:
     # Fewer values than elements are legal, so a few bytes could ask for all memory.
     if value.tensor_shape.unknown_rank or min(sizes, default=0) < 0 or prod(sizes) > MAX_MESSAGE:
         raise invalid(f"tensor parsing error: {name}")
+    if value.dtype == types_pb2.DT_STRING and len(value.string_val) == prod(sizes):
+        # What make_ndarray does, in a third of the time: candidates have many strings.
+        array = np.empty(len(value.string_val), object)
+        array[:] = value.string_val
+        return array.reshape(sizes)
     try:
         return tf.make_ndarray(value)
     except (TypeError, ValueError) as error:

@@ -39,6 +39,10 @@ class Servable:
 
     def __init__(self, directory: Path, parallelism: int = 0) -> None:
         self.signature_defs = _signature_defs(directory)
+        self._inputs = {
+            signature: {name: _Input(info) for name, info in definition.inputs.items()}
+            for signature, definition in self.signature_defs.items()
+        }
         config = tf.compat.v1.ConfigProto(
             allow_soft_placement=True,
             intra_op_parallelism_threads=parallelism,
@@ -74,9 +78,10 @@ class Servable:
         Raises:
             ServingError: names, dtypes or shapes that do not fit.
         """
-        definition = self.signature_defs[signature]
-        _check_names(set(inputs), set(definition.inputs))
-        return {name: _fit(name, value, definition.inputs[name]) for name, value in inputs.items()}
+        expected = self._inputs[signature]
+        if inputs.keys() != expected.keys():
+            raise _other_names(set(inputs), set(expected))
+        return {name: expected[name].fitting(name, value) for name, value in inputs.items()}
 
     def run(self, signature: str, inputs: Arrays, timeout: float | None = None) -> Arrays:
         """Runs a signature.
@@ -154,31 +159,38 @@ def _array(value: Any) -> np.ndarray[Any, Any]:
     return np.array(value, object) if isinstance(value, bytes) else np.asarray(value)
 
 
-def _fit(name: str, value: Any, info: meta_graph_pb2.TensorInfo) -> np.ndarray[Any, Any]:
-    dtype = tf.dtypes.as_dtype(info.dtype)
-    if dtype == tf.string:
-        if value.dtype.kind not in "OSU":
-            raise invalid(f"Expects arg[{name}] to be string but {value.dtype} is provided")
-    elif tf.dtypes.as_dtype(value.dtype) != dtype:
-        raise invalid(f"Expects arg[{name}] to be {dtype.name} but {value.dtype} is provided")
-    shape = info.tensor_shape
-    if not shape.unknown_rank:
-        sizes = [dimension.size for dimension in shape.dim]
-        fits = len(sizes) == value.ndim and all(
-            size in (-1, given) for size, given in zip(sizes, value.shape, strict=True)
-        )
+class _Input:
+    """What a signature takes for an input, looked up once and not for every request."""
+
+    def __init__(self, info: meta_graph_pb2.TensorInfo) -> None:
+        self.dtype = tf.dtypes.as_dtype(info.dtype)
+        self.numpy = None if self.dtype == tf.string else np.dtype(self.dtype.as_numpy_dtype)
+        shape = info.tensor_shape
+        self.sizes = None if shape.unknown_rank else [dimension.size for dimension in shape.dim]
+
+    def fitting(self, name: str, value: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        """The value, if it fits."""
+        fits = value.dtype.kind in "OSU" if self.numpy is None else value.dtype == self.numpy
         if not fits:
-            expected = tf.TensorShape(shape)
+            raise invalid(
+                f"Expects arg[{name}] to be {self.dtype.name} but {value.dtype} is provided"
+            )
+        if self.sizes is not None and not (
+            len(self.sizes) == value.ndim
+            and all(
+                size in (-1, given) for size, given in zip(self.sizes, value.shape, strict=True)
+            )
+        ):
+            expected = tf.TensorShape([None if size == -1 else size for size in self.sizes])
             raise invalid(
                 f"Expects arg[{name}] to have shape {expected} but {value.shape} is provided"
             )
-    return value
+        return value
 
 
-def _check_names(sent: set[str], expected: set[str]) -> None:
-    if sent != expected:
-        extra, missing = sorted(sent - expected), sorted(expected - sent)
-        raise invalid(
-            f"input size does not match signature: {len(sent)}!={len(expected)}; "
-            f"Sent extra: {{{','.join(extra)}}}. Missing but required: {{{','.join(missing)}}}."
-        )
+def _other_names(sent: set[str], expected: set[str]) -> ServingError:
+    extra, missing = sorted(sent - expected), sorted(expected - sent)
+    return invalid(
+        f"input size does not match signature: {len(sent)}!={len(expected)}; "
+        f"Sent extra: {{{','.join(extra)}}}. Missing but required: {{{','.join(missing)}}}."
+    )

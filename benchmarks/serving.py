@@ -1,0 +1,256 @@
+"""What the embedded server costs: throughput, latency and CPU, beside the bare call of the model.
+
+    python -m benchmarks.serving --run runs/wide_deep
+
+Clients ask for one row each, as soon as they have an answer (closed loop), or at random times of a
+fixed rate, whether there is an answer or not (open loop). They share the machine with the server.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import click
+import grpc
+import numpy as np
+import tensorflow as tf
+from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
+
+from benchmarks.tables import write
+from tfrec.export import newest_version
+
+HOST = "127.0.0.1"
+METHOD = "/tensorflow.serving.PredictionService/Predict"
+BATCHING = """
+max_batch_size {{ value: 64 }}
+batch_timeout_micros {{ value: {wait} }}
+num_batch_threads {{ value: {threads} }}
+max_enqueued_batches {{ value: 100 }}
+"""
+HEADER = ("API", "loop", "clients", "batching", "requests/s", "p50 ms", "p95 ms", "p99 ms", "cores")
+
+Ask = Callable[[], Awaitable[None]]
+
+
+@click.command()
+@click.option("--run", required=True, type=Path, help="Run directory of a ranking model.")
+@click.option("--clients", multiple=True, type=int, default=[1, 8, 32, 64], show_default=True)
+@click.option("--seconds", default=5.0, show_default=True, help="Of each measurement.")
+@click.option("--rows", default=500, show_default=True, help="Candidates of the large request.")
+def main(run: Path, clients: tuple[int, ...], seconds: float, rows: int) -> None:
+    """Print tables, and put them into docs/results.md."""
+    export = newest_version(run / "export")
+    inputs = _a_request(export)
+    table = [_bare(export, inputs, 1, seconds), _bare(export, inputs, rows, seconds)]
+    for batching in (False, True):
+        with _server(export.parent, batching) as server:
+            found = asyncio.run(_measure(server, inputs, clients, seconds, rows, batching))
+        table += found
+    command = f"python -m benchmarks.serving --run {run}"
+    write("serving", command, HEADER, [[str(cell) for cell in row] for row in table])
+
+
+def _a_request(export: Path) -> dict[str, Any]:
+    """One row of raw columns: the first of the export's own warm-up requests."""
+    path = str(export / "assets.extra" / "tf_serving_warmup_requests")
+    for record in tf.data.TFRecordDataset(path):
+        request = prediction_log_pb2.PredictionLog.FromString(record.numpy()).predict_log.request
+        if request.model_spec.signature_name == "predict":
+            return {name: tf.make_ndarray(v)[:1] for name, v in request.inputs.items()}
+    raise click.ClickException(f"{path} has no request for the signature predict")
+
+
+def _told(row: list[Any]) -> list[Any]:
+    click.echo(" | ".join(str(cell) for cell in row))
+    return row
+
+
+def _row(api: str, loop: str, clients: int, batching: str, times: Any, rate: float, cores: float):
+    milliseconds = [f"{1000 * np.percentile(times, q):.2f}" for q in (50, 95, 99)]
+    return _told([api, loop, clients, batching, f"{rate:,.0f}", *milliseconds, f"{cores:.2f}"])
+
+
+def _bare(export: Path, inputs: dict[str, Any], rows: int, seconds: float) -> list[Any]:
+    """The signature called in this process, its tensors made and read as a server has to."""
+    signature = tf.saved_model.load(str(export)).signatures["predict"]
+    many = {name: np.repeat(value, rows, axis=0) for name, value in inputs.items()}
+
+    def call() -> None:
+        outputs = signature(**{name: tf.constant(value) for name, value in many.items()})
+        for value in outputs.values():
+            value.numpy()
+
+    for _ in range(20):
+        call()
+    times, cpu, begin = [], time.process_time(), time.perf_counter()
+    while time.perf_counter() < begin + seconds:
+        start = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - start)
+    wall = time.perf_counter() - begin
+    cores = (time.process_time() - cpu) / wall
+    label = "bare call" if rows == 1 else f"bare call, {rows} rows"
+    return _row(label, "closed", 1, "", times, len(times) / wall, cores)
+
+
+class _Running:
+    """A server's process and ports."""
+
+    def __init__(self, process: subprocess.Popen[bytes], rest: int, rpc: int) -> None:
+        self.process, self.rest, self.rpc = process, rest, rpc
+
+    def cpu(self) -> float:
+        """Seconds of CPU so far."""
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+@contextlib.contextmanager
+def _server(base: Path, batching: bool) -> Iterator[_Running]:
+    with socket.socket() as one, socket.socket() as two, tempfile.TemporaryDirectory() as place:
+        one.bind((HOST, 0))
+        two.bind((HOST, 0))
+        rest, rpc = one.getsockname()[1], two.getsockname()[1]
+        flags = [f"--model_base_path={base}", f"--rest_api_port={rest}", f"--port={rpc}"]
+        if batching:
+            file = Path(place) / "batching.config"
+            file.write_text(BATCHING.format(wait=0, threads=1))
+            flags += ["--enable_batching", f"--batching_parameters_file={file}"]
+        command = [sys.executable, "-m", "serving.server", "--model_name=model", *flags]
+        one.close()
+        two.close()
+        process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+        try:
+            with grpc.insecure_channel(f"{HOST}:{rpc}") as channel:
+                grpc.channel_ready_future(channel).result(60)
+            yield _Running(process, rest, rpc)
+        finally:
+            process.terminate()
+            process.wait()
+
+
+async def _measure(
+    server: _Running,
+    inputs: dict[str, Any],
+    clients: tuple[int, ...],
+    seconds: float,
+    rows: int,
+    batching: bool,
+) -> list[list[Any]]:
+    label = "on" if batching else "off"
+    table = []
+    for api, open_api in (("gRPC", _grpc), ("REST", _rest)):
+        async with open_api(server, inputs, 1) as ask:
+            await _warm(ask)
+            for count in clients:
+                times, rate, cores = await _closed(server, [ask] * count, seconds)
+                table.append(_row(api, "closed", count, label, times, rate, cores))
+            rate = rate / 2
+            times, rate, cores = await _open(server, ask, rate, seconds)
+            table.append(_row(api, "open", clients[-1], label, times, rate, cores))
+        async with open_api(server, inputs, rows) as ask:
+            await _warm(ask)
+            times, rate, cores = await _closed(server, [ask], seconds)
+            table.append(_row(f"{api}, {rows} rows", "closed", 1, label, times, rate, cores))
+    return table
+
+
+async def _warm(ask: Ask) -> None:
+    end = time.monotonic() + 60
+    for _ in range(50):
+        while True:
+            try:
+                await ask()
+                break
+            except (AssertionError, grpc.aio.AioRpcError):  # not loaded yet
+                if time.monotonic() > end:
+                    raise
+                await asyncio.sleep(0.2)
+
+
+@contextlib.asynccontextmanager
+async def _grpc(server: _Running, inputs: dict[str, Any], rows: int) -> AsyncIterator[Ask]:
+    request = predict_pb2.PredictRequest()
+    request.model_spec.name, request.model_spec.signature_name = "model", "predict"
+    for name, value in inputs.items():
+        request.inputs[name].CopyFrom(tf.make_tensor_proto(np.repeat(value, rows, axis=0)))
+    sent = request.SerializeToString()
+    async with grpc.aio.insecure_channel(f"{HOST}:{server.rpc}") as channel:
+        method = channel.unary_unary(METHOD)
+
+        async def ask() -> None:
+            await method(sent)
+
+        yield ask
+
+
+@contextlib.asynccontextmanager
+async def _rest(server: _Running, inputs: dict[str, Any], rows: int) -> AsyncIterator[Ask]:
+    row = {name: _plain(value.tolist()[0]) for name, value in inputs.items()}
+    sent = json.dumps({"signature_name": "predict", "instances": [row] * rows}).encode()
+    url = f"http://{HOST}:{server.rest}/v1/models/model:predict"
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
+
+        async def ask() -> None:
+            async with session.post(url, data=sent) as reply:
+                body = await reply.read()
+                assert reply.status == 200, body
+
+        yield ask
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    return value.decode() if isinstance(value, bytes) else value
+
+
+async def _closed(
+    server: _Running, asks: list[Ask], seconds: float
+) -> tuple[list[float], float, float]:
+    times: list[float] = []
+    cpu, begin = server.cpu(), time.perf_counter()
+
+    async def client(ask: Ask) -> None:
+        while time.perf_counter() < begin + seconds:
+            start = time.perf_counter()
+            await ask()
+            times.append(time.perf_counter() - start)
+
+    await asyncio.gather(*(client(ask) for ask in asks))
+    wall = time.perf_counter() - begin
+    return times, len(times) / wall, (server.cpu() - cpu) / wall
+
+
+async def _open(
+    server: _Running, ask: Ask, rate: float, seconds: float
+) -> tuple[list[float], float, float]:
+    """Latency counts from when a request was due, so that waiting behind others is seen."""
+    times: list[float] = []
+    gaps = np.random.default_rng(0).exponential(1 / rate, int(rate * seconds))
+    cpu, begin = server.cpu(), time.perf_counter()
+
+    async def one(due: float) -> None:
+        await asyncio.sleep(due - time.perf_counter())
+        await ask()
+        times.append(time.perf_counter() - due)
+
+    await asyncio.gather(*(one(begin + after) for after in np.cumsum(gaps)))
+    wall = time.perf_counter() - begin
+    return times, len(times) / wall, (server.cpu() - cpu) / wall
+
+
+if __name__ == "__main__":
+    main()
