@@ -78,6 +78,17 @@ def test_user_s_values_go_over_the_model_s_and_those_over_the_general_ones() -> 
     assert config.optimizers.linear == OptimizerConfig(name="sgd")  # nothing of ftrl's
 
 
+def test_another_kind_of_item_loss_takes_what_it_looks_at() -> None:
+    defaults = {"item_loss": {"negatives": 512, "temperature": 0.1}}
+    for kind, negatives in (("softmax", 256), ("bce", 512)):
+        values = over_defaults(defaults, {"item_loss": {"kind": kind}})
+        loss = TrainConfig.parse({**GOOD, **values}, "test").item_loss
+        assert (loss.kind, loss.negatives, loss.temperature) == (kind, negatives, 0.1)
+    values = over_defaults(defaults, {"item_loss": {"kind": "softmax", "negatives": 8}})
+    with pytest.raises(UserError, match="`negatives` belongs to"):
+        TrainConfig.parse({**GOOD, **values}, "test")
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [

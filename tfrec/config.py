@@ -144,6 +144,16 @@ class LossConfig(Strict):
         return self
 
 
+_SAMPLED = ("sampled_softmax", "bce", "gbce", "bpr", "bpr_max", "top1", "top1_max")
+# Kinds of item losses by the key that only they look at.
+OF_ITEM_LOSSES: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(("negatives", "exponent", "in_batch", "hard_negatives"), _SAMPLED),
+    "log_q": ("sampled_softmax",),
+    "t": ("gbce",),
+    "regularisation": ("bpr_max",),
+}
+
+
 class ItemLossConfig(Strict):
     """Loss of models that score all items, see `tfrec.item_losses`.
 
@@ -177,18 +187,7 @@ class ItemLossConfig(Strict):
 
     @model_validator(mode="after")
     def _known_to_it(self) -> ItemLossConfig:
-        sampled: tuple[str, ...] = (
-            "sampled_softmax",
-            "bce",
-            "gbce",
-            "bpr",
-            "bpr_max",
-            "top1",
-            "top1_max",
-        )
-        belongs = dict.fromkeys(("negatives", "exponent", "in_batch", "hard_negatives"), sampled)
-        belongs |= {"log_q": ("sampled_softmax",), "t": ("gbce",), "regularisation": ("bpr_max",)}
-        _check_belongs(self, "kind", belongs)
+        _check_belongs(self, "kind", OF_ITEM_LOSSES)
         if self.kind != "softmax" and not self.negatives and not self.in_batch:
             raise ValueError(
                 "`negatives` is 0 and `in_batch` false: there is nothing to compare with"

@@ -9,7 +9,7 @@ from typing import Any, get_type_hints
 import yaml
 from pydantic import create_model
 
-from tfrec.config import OptimizersConfig
+from tfrec.config import OF_ITEM_LOSSES, OptimizersConfig
 from tfrec.strict import Strict, UserError
 
 
@@ -27,7 +27,8 @@ def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
 def over_defaults(defaults: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
     """The user's values over a model's defaults and the general ones.
 
-    A group whose optimizer the user names takes nothing from another optimizer's defaults.
+    A group whose optimizer the user names takes nothing from another optimizer's defaults, and an
+    item loss of which the user names the kind nothing that this kind would not look at.
     """
     general = {"optimizers": OptimizersConfig().model_dump()}
     base = merge(general, defaults)
@@ -36,6 +37,14 @@ def over_defaults(defaults: dict[str, Any], values: dict[str, Any]) -> dict[str,
         default = base["optimizers"].get(group, {}).get("name")
         if isinstance(block, dict) and block.get("name", default) != default:
             base = merge(base, {"optimizers": {group: None}})
+    loss, default_loss = values.get("item_loss"), base.get("item_loss")
+    if isinstance(loss, dict) and "kind" in loss and default_loss:
+        kept = {
+            key: value
+            for key, value in default_loss.items()
+            if loss["kind"] in OF_ITEM_LOSSES.get(key, (loss["kind"],))
+        }
+        base = {**base, "item_loss": kept}
     return merge(base, values)
 
 
