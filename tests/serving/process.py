@@ -39,42 +39,19 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
-class Server:
-    """`python -m serving.server` of one model, `model`.
+class Address:
+    """Where a server answers, and its clients.
 
     Args:
-        base_path: directory of its versions.
-        log: file for what it prints.
-        flags: more of them.
+        rest, rpc: host and port of its APIs.
     """
 
-    def __init__(self, base_path: Path, log: Path, *flags: str) -> None:
-        self.port, self.rest_port, self.log = free_port(), free_port(), log
-        command = [
-            sys.executable,
-            "-m",
-            "serving.server",
-            f"--model_base_path={base_path}",
-            "--model_name=model",
-            f"--port={self.port}",
-            f"--rest_api_port={self.rest_port}",
-            "--file_system_poll_wait_seconds=0.1",
-            *flags,
-        ]
-        with log.open("wb") as file:
-            self.process = subprocess.Popen(command, stdout=file, stderr=file)
-        self.channel = grpc.insecure_channel(f"127.0.0.1:{self.port}")
+    def __init__(self, rest: str, rpc: str) -> None:
+        self.rest = rest
+        self.rest_port, self.port = (int(a.rpartition(":")[2]) for a in (rest, rpc))
+        self.channel = grpc.insecure_channel(rpc)
         self.predictions = prediction_service_pb2_grpc.PredictionServiceStub(self.channel)
         self.models = model_service_pb2_grpc.ModelServiceStub(self.channel)
-
-    def logged(self, text: str) -> bool:
-        """Whether the log has a text by now."""
-        assert self.process.poll() is None, self.log.read_text()
-        return text in self.log.read_text()
-
-    def wait_for(self, text: str) -> None:
-        """Returns when the log has a text."""
-        until(lambda: self.logged(text))
 
     def call(
         self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None
@@ -82,7 +59,7 @@ class Server:
         """Status and JSON of a REST reply."""
         if body is not None and not isinstance(body, bytes):
             body = json.dumps(body).encode()
-        connection = http.client.HTTPConnection("127.0.0.1", self.rest_port, timeout=DEADLINE)
+        connection = http.client.HTTPConnection(self.rest, timeout=DEADLINE)
         try:
             connection.request(method, path, body, headers or {})
             reply = connection.getresponse()
@@ -94,6 +71,41 @@ class Server:
     def predict(self, body: Any, path: str = "/v1/models/model") -> tuple[int, Any]:
         """Status and JSON of a REST prediction."""
         return self.call("POST", f"{path}:predict", body)
+
+
+class Server(Address):
+    """`python -m serving.server` of one model, `model`, unless flags tell of others.
+
+    Args:
+        base_path: directory of its versions.
+        log: file for what it prints.
+        flags: more of them.
+    """
+
+    def __init__(self, base_path: Path | None, log: Path, *flags: str) -> None:
+        super().__init__(f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}")
+        self.log = log
+        command = [
+            sys.executable,
+            "-m",
+            "serving.server",
+            *([f"--model_base_path={base_path}", "--model_name=model"] if base_path else []),
+            f"--port={self.port}",
+            f"--rest_api_port={self.rest_port}",
+            "--file_system_poll_wait_seconds=0.1",
+            *flags,
+        ]
+        with log.open("wb") as file:
+            self.process = subprocess.Popen(command, stdout=file, stderr=file)
+
+    def logged(self, text: str) -> bool:
+        """Whether the log has a text by now."""
+        assert self.process.poll() is None, self.log.read_text()
+        return text in self.log.read_text()
+
+    def wait_for(self, text: str) -> None:
+        """Returns when the log has a text."""
+        until(lambda: self.logged(text))
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
         """Sends a signal, and gives the exit status."""

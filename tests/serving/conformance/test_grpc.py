@@ -17,7 +17,7 @@ from tensorflow_serving.apis import (
     predict_pb2,
 )
 
-from tests.serving.process import Server, until
+from tests.serving.process import Address, until
 from tests.serving.saved_models import predict_request
 
 Status = grpc.StatusCode
@@ -39,14 +39,14 @@ def error_of(code: grpc.StatusCode, method: Any, request: Any, **options: Any) -
     return str(raised.value.details())
 
 
-def predict(server: Server, request: predict_pb2.PredictRequest) -> dict[str, Any]:
+def predict(server: Address, request: predict_pb2.PredictRequest) -> dict[str, Any]:
     outputs = server.predictions.Predict(request).outputs
     return {name: tf.make_ndarray(value).tolist() for name, value in outputs.items()}
 
 
 @pytest.mark.parametrize("version", [None, 7])
 @pytest.mark.parametrize("signature", ["", "serving_default"])
-def test_predict(server: Server, version: int | None, signature: str) -> None:
+def test_predict(server: Address, version: int | None, signature: str) -> None:
     request = predict_request({"x": floats(1, 5)}, signature, version=version)
     reply = server.predictions.Predict(request)
     assert tf.make_ndarray(reply.outputs["y"]).tolist() == [2.5, 4.5]
@@ -55,20 +55,20 @@ def test_predict(server: Server, version: int | None, signature: str) -> None:
     assert reply.model_spec.signature_name == "serving_default"
 
 
-def test_two_inputs_and_two_outputs(server: Server) -> None:
+def test_two_inputs_and_two_outputs(server: Address) -> None:
     inputs = {"pair": floats([1, 2], [3, 4.5]), "name": strings(b"a", b"\xff")}
     expected = {"total": [3.0, 7.5], "greeting": [b"hello a", b"hello \xff"]}
     assert predict(server, predict_request(inputs, "two")) == expected
 
 
-def test_scalars_and_empty_batches(server: Server) -> None:
+def test_scalars_and_empty_batches(server: Address) -> None:
     request = predict_request({"name": np.array(b"a\0", object)}, "binary")
     assert predict(server, request) == {"copy": b"a\0", "copy_bytes": b"a\0"}
     assert predict(server, predict_request({}, "constant")) == {"y": 2.0}
     assert predict(server, predict_request({"x": floats()})) == {"y": []}
 
 
-def test_values_are_in_the_fields_of_their_types(server: Server) -> None:
+def test_values_are_in_the_fields_of_their_types(server: Address) -> None:
     """As TF Serving answers; not every client reads `tensor_content`."""
     outputs = server.predictions.Predict(predict_request({"x": floats(1, 5)})).outputs
     assert list(outputs["y"].float_val) == [2.5, 4.5]
@@ -78,7 +78,7 @@ def test_values_are_in_the_fields_of_their_types(server: Server) -> None:
     assert list(outputs["greeting"].string_val) == [b"hello a"]
 
 
-def test_output_filter(server: Server) -> None:
+def test_output_filter(server: Address) -> None:
     request = predict_request({"pair": floats([1, 2]), "name": strings(b"a")}, "two")
     request.output_filter.append("greeting")
     assert predict(server, request) == {"greeting": [b"hello a"]}
@@ -100,11 +100,12 @@ def test_output_filter(server: Server) -> None:
         ({"z": 1.0}, "1!=1; Sent extra: {z}. Missing but required: {x}."),
     ],
 )
-def test_inputs_that_do_not_match(server: Server, inputs: Any, error: str) -> None:
+def test_inputs_that_do_not_match(server: Address, inputs: Any, error: str) -> None:
     details = error_of(Status.INVALID_ARGUMENT, server.predictions.Predict, predict_request(inputs))
     assert details == f"input size does not match signature: {error}"
 
 
+@pytest.mark.embedded  # its own words, or limits
 @pytest.mark.parametrize(
     ("value", "error"),
     [
@@ -115,12 +116,13 @@ def test_inputs_that_do_not_match(server: Server, inputs: Any, error: str) -> No
         (floats([1]), "Expects arg[x] to have shape (None,) but (1, 1) is provided"),
     ],
 )
-def test_dtypes_and_shapes_that_do_not_fit(server: Server, value: Any, error: str) -> None:
+def test_dtypes_and_shapes_that_do_not_fit(server: Address, value: Any, error: str) -> None:
     request = predict_request({"x": value})
     assert error in error_of(Status.INVALID_ARGUMENT, server.predictions.Predict, request)
 
 
-def test_strings_are_needed(server: Server) -> None:
+@pytest.mark.embedded  # its own words, or limits
+def test_strings_are_needed(server: Address) -> None:
     request = predict_request({"pair": floats([1, 2]), "name": floats(1)}, "two")
     error = error_of(Status.INVALID_ARGUMENT, server.predictions.Predict, request)
     assert error == "Expects arg[name] to be string but float32 is provided"
@@ -135,6 +137,7 @@ def broken(**changes: Any) -> tensor_pb2.TensorProto:
     return result
 
 
+@pytest.mark.embedded  # its own words, or limits
 @pytest.mark.parametrize(
     "value",
     [
@@ -150,12 +153,12 @@ def broken(**changes: Any) -> tensor_pb2.TensorProto:
     ],
     ids=range(9),
 )
-def test_broken_tensors(server: Server, value: tensor_pb2.TensorProto) -> None:
+def test_broken_tensors(server: Address, value: tensor_pb2.TensorProto) -> None:
     request = predict_request({"x": value})
     assert "x" in error_of(Status.INVALID_ARGUMENT, server.predictions.Predict, request)
 
 
-def test_repeated_values_are_filled_up(server: Server) -> None:
+def test_repeated_values_are_filled_up(server: Address) -> None:
     value = tf.make_tensor_proto(1.0, tf.float32, [3])
     assert len(value.float_val) == 1
     assert predict(server, predict_request({"x": value})) == {"y": [2.5, 2.5, 2.5]}
@@ -172,12 +175,13 @@ def test_repeated_values_are_filled_up(server: Server) -> None:
         ({"model": ""}, Status.INVALID_ARGUMENT, "Missing ModelSpec"),
     ],
 )
-def test_what_is_not_there(server: Server, options: Any, code: Any, error: str) -> None:
+def test_what_is_not_there(server: Address, options: Any, code: Any, error: str) -> None:
     request = predict_request({"x": floats(1)}, **options)
     assert error_of(code, server.predictions.Predict, request) == error
 
 
-def test_errors_of_the_model(server: Server) -> None:
+@pytest.mark.embedded  # its own words, or limits
+def test_errors_of_the_model(server: Address) -> None:
     request = predict_request({"x": floats(1, 20)}, "below_ten")
     error = error_of(Status.INVALID_ARGUMENT, server.predictions.Predict, request)
     assert error.startswith("assertion failed: [x is not below ten]")
@@ -189,7 +193,7 @@ def test_errors_of_the_model(server: Server) -> None:
     assert predict(server, predict_request({"x": floats(1)})) == {"y": [2.5]}
 
 
-def test_metadata(server: Server) -> None:
+def test_metadata(server: Address) -> None:
     request = get_model_metadata_pb2.GetModelMetadataRequest()
     request.model_spec.name = "model"
     request.metadata_field.append("signature_def")
@@ -210,7 +214,7 @@ def test_metadata(server: Server) -> None:
         ("", ["signature_def"], Status.INVALID_ARGUMENT, "Missing ModelSpec"),
     ],
 )
-def test_metadata_errors(server: Server, name: str, fields: Any, code: Any, error: str) -> None:
+def test_metadata_errors(server: Address, name: str, fields: Any, code: Any, error: str) -> None:
     request = get_model_metadata_pb2.GetModelMetadataRequest(metadata_field=fields)
     request.model_spec.name = name
     assert error in error_of(code, server.predictions.GetModelMetadata, request)
@@ -225,7 +229,7 @@ def status_request(name: str, version: int | None) -> get_model_status_pb2.GetMo
 
 
 @pytest.mark.parametrize("version", [None, 7])
-def test_status(server: Server, version: int | None) -> None:
+def test_status(server: Address, version: int | None) -> None:
     (status,) = server.models.GetModelStatus(status_request("model", version)).model_version_status
     assert (status.version, status.status.error_code) == (7, 0)
     assert status.state == get_model_status_pb2.ModelVersionStatus.AVAILABLE
@@ -240,16 +244,17 @@ def test_status(server: Server, version: int | None) -> None:
         ("", None, Status.INVALID_ARGUMENT, "Missing ModelSpec"),
     ],
 )
-def test_status_errors(server: Server, name: str, version: Any, code: Any, error: str) -> None:
+def test_status_errors(server: Address, name: str, version: Any, code: Any, error: str) -> None:
     assert error_of(code, server.models.GetModelStatus, status_request(name, version)) == error
 
 
-def test_methods_that_are_not_there(server: Server) -> None:
+def test_methods_that_are_not_there(server: Address) -> None:
     method = server.channel.unary_unary("/tensorflow.serving.SessionService/SessionRun")
     assert error_of(Status.UNIMPLEMENTED, method, b"")
 
 
-def test_messages_that_are_not_there(server: Server) -> None:
+@pytest.mark.embedded  # its own words, or limits
+def test_messages_that_are_not_there(server: Address) -> None:
     method = server.channel.unary_unary("/tensorflow.serving.PredictionService/Predict")
     with pytest.raises(grpc.RpcError):
         method(b"\xff\xff")
@@ -258,7 +263,7 @@ def test_messages_that_are_not_there(server: Server) -> None:
     assert predict(server, predict_request({"x": floats(1)})) == {"y": [2.5]}
 
 
-def test_deadline(server: Server, tmp_path: Path) -> None:
+def test_deadline(server: Address, tmp_path: Path) -> None:
     request = predict_request({"directory": str(tmp_path)}, "wait")
     try:
         error_of(Status.DEADLINE_EXCEEDED, server.predictions.Predict, request, timeout=0.5)
@@ -268,7 +273,7 @@ def test_deadline(server: Server, tmp_path: Path) -> None:
         (tmp_path / "end").touch()
 
 
-def test_many_clients_get_their_own_answers(server: Server) -> None:
+def test_many_clients_get_their_own_answers(server: Address) -> None:
     def ask(client: int) -> list[dict[str, Any]]:
         values = (floats(100 * client + number, client) for number in range(25))
         return [predict(server, predict_request({"x": value})) for value in values]

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.serving.process import Server
+from tests.serving.process import Address
 
 MODEL = "/v1/models/model"
 
@@ -24,7 +24,7 @@ def error_of(reply: tuple[int, Any], status: int) -> str:
 
 
 @pytest.mark.parametrize("path", [MODEL, f"{MODEL}/versions/7", "/V1/MODELS/model/VERSIONS/07"])
-def test_status(server: Server, path: str) -> None:
+def test_status(server: Address, path: str) -> None:
     version = {
         "version": "7",
         "state": "AVAILABLE",
@@ -34,7 +34,7 @@ def test_status(server: Server, path: str) -> None:
 
 
 @pytest.mark.parametrize("path", [f"{MODEL}/metadata", f"{MODEL}/versions/7/metadata"])
-def test_metadata(server: Server, path: str) -> None:
+def test_metadata(server: Address, path: str) -> None:
     status, body = server.call("GET", path)
     assert status == 200
     assert body["model_spec"] == {"name": "model", "signature_name": "", "version": "7"}
@@ -48,7 +48,7 @@ def test_metadata(server: Server, path: str) -> None:
 
 
 @pytest.mark.parametrize("path", [MODEL, f"{MODEL}/versions/7", "/v1/models/%6Dodel"])
-def test_predict_rows_and_columns(server: Server, path: str) -> None:
+def test_predict_rows_and_columns(server: Address, path: str) -> None:
     assert server.predict({"instances": [1, 5.0]}, path) == (200, {"predictions": [2.5, 4.5]})
     named = {"signature_name": "serving_default", "instances": [{"x": 1}]}
     assert server.predict(named, path) == (200, {"predictions": [2.5]})
@@ -56,13 +56,13 @@ def test_predict_rows_and_columns(server: Server, path: str) -> None:
     assert server.predict({"inputs": {"x": []}}, path) == (200, {"outputs": []})
 
 
-def test_numbers_that_json_lacks(server: Server) -> None:
+def test_numbers_that_json_lacks(server: Address) -> None:
     status, body = server.predict(b'{"instances": [NaN, -Infinity]}')
     assert status == 200
     assert str(body) == "{'predictions': [nan, -inf]}"
 
 
-def test_two_inputs_and_two_outputs(server: Server) -> None:
+def test_two_inputs_and_two_outputs(server: Address) -> None:
     rows = [{"pair": [1, 2], "name": "a"}, {"pair": [3, 4.5], "name": {"b64": "Yg=="}}]
     assert server.predict({"signature_name": "two", "instances": rows}) == (
         200,
@@ -80,7 +80,7 @@ def test_two_inputs_and_two_outputs(server: Server) -> None:
     )
 
 
-def test_scalar_strings_and_bytes(server: Server) -> None:
+def test_scalar_strings_and_bytes(server: Address) -> None:
     body = {"signature_name": "binary", "inputs": {"name": "añb"}}
     outputs = {"copy": "añb", "copy_bytes": {"b64": "YcOxYg=="}}
     assert server.predict(body) == (200, {"outputs": outputs})
@@ -108,18 +108,19 @@ def test_scalar_strings_and_bytes(server: Server) -> None:
         ("GET", "/v1/"),
     ],
 )
-def test_malformed_requests(server: Server, method: str, path: str) -> None:
+def test_malformed_requests(server: Address, method: str, path: str) -> None:
     reply = server.call(method, path, {"instances": [1]} if method == "POST" else None)
     assert error_of(reply, 400) == f"Malformed request: {method} {path}"
 
 
+@pytest.mark.embedded  # its own words, or limits
 @pytest.mark.parametrize("path", ["/", "/v1", "/v2/models/model", "/models/model:predict", "/%C3"])
 @pytest.mark.parametrize("method", ["GET", "POST"])
-def test_outside_of_the_api(server: Server, method: str, path: str) -> None:
+def test_outside_of_the_api(server: Address, method: str, path: str) -> None:
     assert error_of(server.call(method, path), 404)
 
 
-def test_missing_model_name(server: Server) -> None:
+def test_missing_model_name(server: Address) -> None:
     error = error_of(server.call("GET", "/v1/models"), 400)
     assert error == "Missing model name in request."
 
@@ -133,7 +134,7 @@ def test_missing_model_name(server: Server) -> None:
         (f"{MODEL}/versions/0", "Specific(model, 0)"),
     ],
 )
-def test_unknown_models_and_versions(server: Server, path: str, wanted: str) -> None:
+def test_unknown_models_and_versions(server: Address, path: str, wanted: str) -> None:
     error = f"Servable not found for request: {wanted}"
     assert error_of(server.predict({"instances": [1]}, path), 404) == error
     assert error_of(server.call("GET", f"{path}/metadata"), 404) == error
@@ -147,12 +148,12 @@ def test_unknown_models_and_versions(server: Server, path: str, wanted: str) -> 
         (f"{MODEL}/versions/0", "Could not find version 0 of model model"),
     ],
 )
-def test_status_of_the_unknown(server: Server, path: str, error: str) -> None:
+def test_status_of_the_unknown(server: Address, path: str, error: str) -> None:
     assert error_of(server.call("GET", path), 404) == error
 
 
 @pytest.mark.parametrize("version", [str(2**63), "9" * 5_000])
-def test_version_overflow(server: Server, version: str) -> None:
+def test_version_overflow(server: Address, version: str) -> None:
     path = f"{MODEL}/versions/{version}"
     error = f"Failed to convert version: {version} to numeric."
     assert error_of(server.call("GET", path), 400) == error
@@ -160,7 +161,7 @@ def test_version_overflow(server: Server, version: str) -> None:
     assert error_of(server.predict({"instances": [1]}, path), 400) == error
 
 
-def test_unknown_signature(server: Server) -> None:
+def test_unknown_signature(server: Address) -> None:
     reply = server.predict({"signature_name": "no", "instances": [1]})
     assert error_of(reply, 400) == 'Serving signature name: "no" not found in signature def'
 
@@ -180,10 +181,11 @@ def test_unknown_signature(server: Server) -> None:
         ({"signature_name": "constant", "inputs": {}}, "Failed to get input map for signature"),
     ],
 )
-def test_bad_bodies(server: Server, body: Any, error: str) -> None:
+def test_bad_bodies(server: Address, body: Any, error: str) -> None:
     assert error in error_of(server.predict(body), 400)
 
 
+@pytest.mark.embedded  # its own words, or limits
 @pytest.mark.parametrize(
     "body",
     [
@@ -194,11 +196,12 @@ def test_bad_bodies(server: Server, body: Any, error: str) -> None:
         {"signature_name": "binary", "inputs": ["a"]},
     ],
 )
-def test_shapes_that_do_not_fit_the_signature(server: Server, body: Any) -> None:
+def test_shapes_that_do_not_fit_the_signature(server: Address, body: Any) -> None:
     assert "to have shape" in error_of(server.predict(body), 400)
 
 
-def test_what_the_model_refuses(server: Server) -> None:
+@pytest.mark.embedded  # its own words, or limits
+def test_what_the_model_refuses(server: Address) -> None:
     body = {"signature_name": "below_ten", "instances": [1, 20]}
     error = error_of(server.predict(body), 400)
     assert error.startswith("assertion failed: [x is not below ten]")
@@ -206,28 +209,32 @@ def test_what_the_model_refuses(server: Server) -> None:
     assert server.predict(body) == (200, {"predictions": [1.0]})
 
 
-def test_other_errors_of_the_model(server: Server) -> None:
+@pytest.mark.embedded  # its own words, or limits
+def test_other_errors_of_the_model(server: Address) -> None:
     reply = server.predict({"signature_name": "read", "inputs": "/no/such/file"})
     assert "No such file or directory" in error_of(reply, 404)
     reply = server.predict({"signature_name": "opaque", "inputs": [1]})
     assert "variant" in error_of(reply, 400)
 
 
-def test_body_too_large(server: Server) -> None:
+@pytest.mark.embedded  # its own words, or limits
+def test_body_too_large(server: Address) -> None:
     reply = server.predict(b'{"instances": [' + b" " * 64 * 2**20 + b"1]}")
     assert "larger than" in error_of(reply, 413)
     almost = b'{"instances": [' + b" " * 60 * 2**20 + b"1]}"
     assert server.predict(almost) == (200, {"predictions": [2.5]})
 
 
-def test_compressed_bodies(server: Server) -> None:
+@pytest.mark.embedded  # its own words, or limits
+def test_compressed_bodies(server: Address) -> None:
     path, encoding = f"{MODEL}:predict", {"Content-Encoding": "gzip"}
     body = gzip.compress(json.dumps({"instances": [1]}).encode())
     assert server.call("POST", path, body, encoding) == (200, {"predictions": [2.5]})
     assert error_of(server.call("POST", path, b"not gzip", encoding), 400)
 
 
-def test_bytes_that_are_not_http(server: Server) -> None:
+@pytest.mark.embedded  # its own words, or limits
+def test_bytes_that_are_not_http(server: Address) -> None:
     with socket.create_connection(("127.0.0.1", server.rest_port), 10) as connection:
         connection.sendall(b"\0\1\2\r\n\r\n")
         reply = connection.recv(4096)
@@ -236,15 +243,16 @@ def test_bytes_that_are_not_http(server: Server) -> None:
     assert server.predict({"instances": [1]}) == (200, {"predictions": [2.5]})
 
 
+@pytest.mark.embedded  # its own words, or limits
 @pytest.mark.parametrize("host", ["127.0.0.2", "::1"])
-def test_only_loopback(server: Server, host: str) -> None:
+def test_only_loopback(server: Address, host: str) -> None:
     """A server on all interfaces would answer at any of these."""
     for port in (server.port, server.rest_port):
         with pytest.raises(OSError):
             socket.create_connection((host, port), 5)
 
 
-def test_many_clients_get_their_own_answers(server: Server) -> None:
+def test_many_clients_get_their_own_answers(server: Address) -> None:
     def ask(client: int) -> list[tuple[int, Any]]:
         values = range(100 * client, 100 * client + 25)
         return [server.predict({"instances": [value]}) for value in values]
