@@ -6,8 +6,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field, PositiveInt, model_validator
 
+from tfrec.aims import AIMED, aim
 from tfrec.features import Role
-from tfrec.strict import Strict
+from tfrec.report import REPLICATES
+from tfrec.strict import Strict, nearest
 
 Paths = str | list[str]
 Task = Literal["binary", "regression"]
@@ -279,26 +281,47 @@ class ValidationDeclaration(Strict):
     on_anomaly: Literal["fail", "warn"] = "fail"
 
 
+class EvaluateDeclaration(Strict):
+    """How the step `evaluate` measures.
+
+    Attributes:
+        slices: parts of the last split to measure by themselves, as `tfrec.evaluate --slice` takes
+            them.
+        replicates: resamplings of the users for the intervals; 0 for none.
+    """
+
+    slices: list[str] = []
+    replicates: Annotated[int, Field(ge=0)] = REPLICATES
+
+
 class BlessDeclaration(Strict):
-    """What a model has to reach on the test split to be pushed.
+    """One rule that a model has to keep on the last split to be pushed.
 
     Attributes:
         metric: such as `auc`, `log_loss`, `ndcg@10`.
         task: label whose metric it is; the first one unless given.
-        at_least, at_most: the threshold, for metrics of which more, or less, is better.
-        worse_by: how much worse than the model pushed last it may be; None does not compare.
+        slice: part of the split that it is of, such as `user_events=0`, or a feature for every part
+            by it; the whole unless given.
+        at_least, at_most: thresholds of the figure.
+        worse_by: how much worse than the model that is served it may be; None does not compare.
     """
 
     metric: str
     task: str | None = None
+    slice: str | None = None
     at_least: float | None = None
     at_most: float | None = None
-    worse_by: float | None = None
+    worse_by: Annotated[float, Field(ge=0)] | None = None
 
     @model_validator(mode="after")
-    def _one_threshold(self) -> BlessDeclaration:
-        if (self.at_least is None) == (self.at_most is None):
-            raise ValueError("needs either `at_least` or `at_most`")
+    def _some_limit(self) -> BlessDeclaration:
+        if {self.at_least, self.at_most, self.worse_by} == {None}:
+            raise ValueError("needs `at_least`, `at_most` or `worse_by`")
+        if self.worse_by is not None and aim(self.metric) is None:
+            raise ValueError(
+                f"`worse_by` needs a metric that can be worse, not {self.metric!r}"
+                f"{nearest(self.metric, AIMED)}"
+            )
         return self
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, PositiveInt
+from pydantic import Field, PositiveInt, field_validator
 
 from pipeline.blocks import (
     BlessDeclaration,
     CrossDeclaration,
+    EvaluateDeclaration,
     FeatureDeclaration,
     HistoryDeclaration,
     LabelDeclaration,
@@ -44,7 +45,8 @@ class Declaration(Strict):
         shards: files per split; unless given, 8, or more so that each fits into memory.
         validation: of the data, against a schema and other data.
         train: a training configuration without `data`, for the step `train`.
-        bless: thresholds of the step `bless`.
+        evaluate: how the step `evaluate` measures.
+        bless: rules of the step `bless`; one may stand without a list.
         push: directory of TF Serving that the step `push` puts a new version into.
     """
 
@@ -66,8 +68,14 @@ class Declaration(Strict):
     shards: PositiveInt | None = None
     validation: ValidationDeclaration = ValidationDeclaration()
     train: dict[str, Any] | None = None
-    bless: BlessDeclaration | None = None
+    evaluate: EvaluateDeclaration = EvaluateDeclaration()
+    bless: Annotated[list[BlessDeclaration], Field(min_length=1)] | None = None
     push: str | None = None
+
+    @field_validator("bless", mode="before")
+    @classmethod
+    def _one_or_several(cls, values: Any) -> Any:
+        return [values] if isinstance(values, dict) else values
 
     def data_set(self, **options: Any) -> dict[str, Any]:
         """All that decides the data set, as plain values.
@@ -75,7 +83,7 @@ class Declaration(Strict):
         Args:
             options: of `model_dump`.
         """
-        of_other_steps = {"validation", "train", "bless", "push"}
+        of_other_steps = {"validation", "train", "evaluate", "bless", "push"}
         return self.model_dump(mode="json", exclude=of_other_steps, **options)
 
     def column(self, feature: str) -> str:
@@ -136,6 +144,16 @@ class Declaration(Strict):
             return ("train", "validation", "test")
         shares = zip(("train", "validation", "test"), self.split.fractions, strict=True)
         return tuple(split for split, share in shares if share > 0)
+
+    @property
+    def slices(self) -> list[str]:
+        """Parts that the model is measured on: those asked for, and those of rules."""
+        wanted = dict.fromkeys(self.evaluate.slices)
+        of_rules = dict.fromkeys(rule.slice for rule in self.bless or () if rule.slice)
+        for part in sorted(of_rules, key=lambda part: "=" in part):  # a feature has all its parts
+            if part.split("=")[0] not in wanted:
+                wanted.setdefault(part)
+        return list(wanted)
 
     @property
     def learned_from(self) -> str:

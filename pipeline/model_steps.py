@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
 
+from pipeline.blessing import (
+    EVALUATION,
+    Current,
+    current_version,
+    digest_of_export,
+    export_of,
+    judge,
+)
+from pipeline.ingest import Ingest
 from pipeline.step import MODEL_CODE, Step
 from pipeline.transforming import Transform
+from pipeline.workspace import About, digest_of_files, digest_of_values
 from tfrec.export import newest_version
-from tfrec.strict import UserError, nearest
+from tfrec.report import Report
+from tfrec.strict import UserError
 
-EVALUATION = "evaluation.json"
+CURRENT, VERDICTS = "current.json", "verdicts.json"
 BLESSED, NOT_BLESSED = "BLESSED", "NOT_BLESSED"  # the names of TFX's files
 PUSHED = "PUSHED"
-EXTRA = "assets.extra"
 
 
 class Train(Step):
@@ -47,88 +58,124 @@ class Train(Step):
 
 
 class Evaluate(Step):
-    """Measures the model and the baselines on the last split. Leaves `evaluation.json`."""
+    """Measures the export and the baselines on the last split. Leaves `evaluation.json`.
+
+    An export that does not answer with what is measured has the run measured in its place.
+    """
 
     name = "evaluate"
-    needs = (Transform.name, Train.name)
-    code = MODEL_CODE
+    needs = (Ingest.name, Transform.name, Train.name)
+    code = ("pipeline/model_steps.py", *MODEL_CODE)
 
     def settings(self) -> Any:
-        return self.declaration.given_splits[-1]
+        replicates = self.declaration.evaluate.replicates
+        return [self.declaration.given_splits[-1], self.declaration.slices, replicates]
+
+    def sources(self) -> dict[str, str]:
+        return {"export": digest_of_export(export_of(self.input(Train.name)))}
 
     def make(self, place: Path) -> dict[str, Any]:
         from tfrec.evaluation import evaluator
+        from tfrec.models.registry import find
         from tfrec.runs import Run
+        from tfrec.served import ServedEvaluator
 
+        split, slices, replicates = self.settings()
         run = Run.load(self.input(Train.name))
-        measuring = evaluator(run.config, run.features, self.settings())
-        compared = measuring.compare(run.config.model.id, run.best_model())
-        found = {"model": run.config.model.id, "split": self.settings(), "metrics": compared}
-        (place / EVALUATION).write_text(json.dumps(found, indent=1) + "\n")
-        return found
+        model = run.config.model.id
+        if find(model).load().serves_tasks:
+            export = export_of(run.directory)
+            measuring = ServedEvaluator(export, self.input(Transform.name), split)
+            report = measuring.measured(model, measuring.score, slices, replicates)
+            measured = f"export/{export.name}"
+        else:
+            of_run = evaluator(run.config, run.features, split)
+            report = of_run.report(model, run.best_model(), slices, replicates)
+            measured = "the run"
+        report.save(place / EVALUATION)
+        return {
+            "model": model, "split": split, "measured": measured, "metrics": report.figures()
+        }  # fmt: skip
 
     def told(self, counts: dict[str, Any]) -> list[str]:
-        from tfrec.report import table
-
-        return [f"on {counts['split']}", *table(counts["metrics"]).splitlines()]
+        report = Report.load(self.output / EVALUATION)
+        return [f"{counts['measured']} on {report.about}", *report.text().splitlines()[1:]]
 
 
 class Bless(Step):
-    """Holds the model against what it has to reach. Leaves `BLESSED`, or `NOT_BLESSED`."""
+    """Holds the model against rules and the model that is served.
+
+    Leaves `BLESSED`, with the digest of the export, or `NOT_BLESSED`, with the reasons;
+    `verdicts.json`; and `current.json`, the figures of the model that is served.
+    """
 
     name = "bless"
-    needs = (Evaluate.name,)
+    needs = (Ingest.name, Transform.name, Evaluate.name)
+    code = ("pipeline/blessing.py", "pipeline/model_steps.py", *MODEL_CODE)
 
     def settings(self) -> Any:
-        if self.declaration.bless is None:
+        rules = self.declaration.bless
+        if rules is None:
             raise UserError("'bless' is missing in the declaration: what the model has to reach")
-        return [self.declaration.bless.model_dump(), self._pushed()]
+        current = self._current()
+        return [[rule.model_dump() for rule in rules], current and current[1]]
 
-    def _pushed(self) -> Any:
-        """Figures of the model that was pushed last."""
-        newest = newest_version(Path(self.declaration.push)) if self.declaration.push else None
-        path = newest / EXTRA / EVALUATION if newest else None
-        return json.loads(path.read_text()) if path and path.is_file() else None
+    @property
+    def _export(self) -> str | None:
+        """Digest of the export that was measured."""
+        about = self.workspace.about(Evaluate.name)
+        return about.inputs.get("export") if about else None
+
+    def _current(self) -> tuple[Path, str] | None:
+        """The served version that the model is compared with, and its digest."""
+        if not any(rule.worse_by is not None for rule in self.declaration.bless or ()):
+            return None
+        if self.declaration.push is None:
+            raise UserError(
+                "bless: worse_by compares with the model that is served, and 'push', its "
+                "directory, is missing in the declaration"
+            )
+        return current_version(Path(self.declaration.push), self._export)
 
     def make(self, place: Path) -> dict[str, Any]:
-        rule = self.declaration.bless
-        assert rule
-        value = self._value(json.loads((self.input(Evaluate.name) / EVALUATION).read_text()))
-        sign = 1 if rule.at_most is None else -1
-        threshold = rule.at_least if rule.at_most is None else rule.at_most
-        assert threshold is not None
-        reasons = []
-        if value is None or sign * value < sign * threshold:
-            word = "least" if sign > 0 else "most"
-            shown = "none" if value is None else f"{value:.4f}"
-            reasons.append(f"{rule.metric} is {shown}, and has to be at {word} {threshold}")
-        pushed = self._pushed()
-        if pushed and rule.worse_by is not None and value is not None:
-            before = self._value(pushed)
-            if before is not None and sign * (value - before) < -rule.worse_by:
-                reasons.append(
-                    f"{rule.metric} is {value:.4f}, and {before:.4f} of the model pushed last"
-                )
-        (place / (NOT_BLESSED if reasons else BLESSED)).write_text("\n".join(reasons))
-        return {"metric": rule.metric, "value": value, "reasons": reasons}
+        report = Report.load(self.input(Evaluate.name) / EVALUATION)
+        current = self._measured(report)
+        if current and current.report:
+            current.report.save(place / CURRENT)
+        verdicts = judge(self.declaration.bless or (), report, current)
+        told = [dataclasses.asdict(verdict) for verdict in verdicts]
+        (place / VERDICTS).write_text(json.dumps(told, ensure_ascii=False, indent=1) + "\n")
+        if reasons := [verdict.text for verdict in verdicts if not verdict.kept]:
+            (place / NOT_BLESSED).write_text("\n".join(reasons) + "\n")
+        else:
+            (place / BLESSED).write_text(f"{self._export}\n")
+        return {"verdicts": told}
 
-    def _value(self, found: dict[str, Any]) -> float | None:
-        """The metric that the rule names."""
-        rule = self.declaration.bless
-        assert rule
-        tasks = found["metrics"][found["model"]]
-        task = rule.task or next(iter(tasks))
-        if task not in tasks:
-            raise UserError(f"bless.task: the model has no {task!r}{nearest(task, tasks)}")
-        if rule.metric not in tasks[task]:
-            near = nearest(rule.metric, tasks[task])
-            raise UserError(f"bless.metric: no metric {rule.metric!r} of {task}{near}")
-        return tasks[task][rule.metric]
+    def digest(self, place: Path) -> str:
+        """Of the verdict alone: what else is told of the same export changes nothing."""
+        found = (place / name for name in (BLESSED, NOT_BLESSED))
+        return digest_of_files((path for path in found if path.exists()), place)
+
+    def _measured(self, report: Report) -> Current | None:
+        """The served model, asked for the very examples of the report."""
+        from tfrec.served import ServedEvaluator
+
+        if (found := self._current()) is None:
+            return None
+        version = str(found[0])
+        try:
+            measuring = ServedEvaluator(found[0], self.input(Transform.name), report.split)
+            measured = measuring.measured(
+                version, measuring.score, self.declaration.slices, report.replicates, alone=True
+            )
+        except UserError as error:
+            return Current(version, None, str(error).removeprefix(f"{version} "))
+        return Current(version, measured)
 
     def told(self, counts: dict[str, Any]) -> list[str]:
-        if counts["reasons"]:
-            return [f"not blessed: {reason}" for reason in counts["reasons"]]
-        return [f"blessed, with {counts['metric']} {counts['value']:.4f}"]
+        lines = [f"{'holds' if v['kept'] else 'broken'}: {v['text']}" for v in counts["verdicts"]]
+        blessed = all(verdict["kept"] for verdict in counts["verdicts"])
+        return ["blessed" if blessed else "not blessed", *lines]
 
 
 class Push(Step):
@@ -145,16 +192,45 @@ class Push(Step):
             raise UserError("'push' is missing in the declaration: the directory to push to")
         return str(Path(self.declaration.push).resolve())
 
-    def make(self, place: Path) -> dict[str, Any]:
-        from serving.push import PushError, push
+    def sources(self) -> dict[str, str]:
+        return {"export": digest_of_export(export_of(self.input(Train.name)))}
 
+    def kept(self, key: str, force: bool) -> About | None:
+        about = super().kept(key, force)
+        if about:
+            self._check_blessing()
+        return about
+
+    def _check_blessing(self) -> None:
+        """Checks that this very export is blessed, by the rules and beside the model of now."""
         blessing = self.input(Bless.name)
         if not (blessing / BLESSED).exists():
             why = (blessing / NOT_BLESSED).read_text().splitlines()
-            raise UserError(f"not pushed, since it is not blessed: {'; '.join(why)}")
-        exported, served = self.input(Train.name) / "export", Path(self.settings())
+            raise UserError("\n  ".join(["not pushed, since it is not blessed:", *why]))
+        if (blessing / BLESSED).read_text().strip() != self.sources()["export"]:
+            raise UserError(
+                f"not pushed: {export_of(self.input(Train.name))} is not the export that was "
+                "measured and blessed; run without --only, which measures it and blesses it or not"
+            )
+        about = self.workspace.about(Bless.name)
+        now = Bless(self.declaration, self.workspace, self.options).settings()
+        if about is None or about.settings != digest_of_values(now):
+            raise UserError(
+                "not pushed: it was blessed by other rules, or beside another served model, than "
+                "there are now; run without --only, which blesses it anew or not"
+            )
+
+    def make(self, place: Path) -> dict[str, Any]:
+        from serving.push import PushError, push
+
+        self._check_blessing()
+        export, served = export_of(self.input(Train.name)), Path(self.settings())
+        newest = newest_version(served)
+        if newest and digest_of_export(newest) == self.sources()["export"]:
+            (place / PUSHED).write_text(f"{newest}\n")
+            return {"version": f"{newest}, which is served already"}
         try:
-            pushed = push(exported, served, extra=[self.input(Evaluate.name) / EVALUATION])
+            pushed = push(export, served, extra=[self.input(Evaluate.name) / EVALUATION])
         except PushError as error:
             raise UserError(error.message) from None
         (place / PUSHED).write_text(f"{pushed.version}\n")

@@ -12,6 +12,8 @@ Source: Chamandy et al. 2012, Estimating Uncertainty for Massive Data Streams.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -75,3 +77,31 @@ def interval(value: float | None, replicates: Array, users: int) -> list[float] 
         return None
     half = Z * float(np.std(known, ddof=1))
     return [value - half, value + half] if half > 1e-9 * abs(value) else None
+
+
+def difference(
+    metric: str,
+    first: dict[str, Any],
+    second: dict[str, Any],
+    of: Callable[[Any], Any] = lambda values: values,
+) -> tuple[float, list[float] | None] | None:
+    """How much higher a figure is in a second record; the same users are in both resamplings.
+
+    Args:
+        metric: name of the figure.
+        first, second: records of two reports on the same examples, see `tfrec.report`.
+        of: what to take the difference of, from values of the figure.
+
+    Returns:
+        The difference and its 95% interval, if there is one; None where a record lacks the figure.
+    """
+    values = [record["metrics"].get(metric) for record in (first, second)]
+    if None in values:
+        return None
+    before, after = (
+        of(np.array(record["replicates"].get(metric, []), np.float64)) for record in (first, second)
+    )
+    common = min(len(before), len(after))
+    users = first["examples"] if first["users"] is None else first["users"]
+    found = of(values[1]) - of(values[0])
+    return found, interval(found, after[:common] - before[:common], users)

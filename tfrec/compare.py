@@ -51,7 +51,7 @@ def _names(runs: Sequence[Path]) -> list[str]:
 
 def _tables(names: list[str], reports: list[Report]) -> Iterator[str]:
     """One for every task and slice that all have."""
-    from tfrec.bootstrap import interval
+    from tfrec.bootstrap import difference
 
     own: list[dict[Any, dict[str, Any]]] = [
         {(r["task"], r["slice"]): r for r in report.records if r["name"] == report.model}
@@ -68,24 +68,17 @@ def _tables(names: list[str], reports: list[Report]) -> Iterator[str]:
             head += [name, f"less {names[0]}"]
             for row in rows:
                 value = record["metrics"].get(row[0])
-                row += [with_interval(value, None), _difference(row[0], first, record, interval)]
+                found = difference(row[0], first, record)
+                row += [with_interval(value, None), _shown_difference(found)]
         yield from ["", *aligned([head, *rows])]
 
 
-def _difference(metric: str, first: dict[str, Any], second: dict[str, Any], interval: Any) -> str:
-    """How much higher the second one is; the same users are in every pair of resamplings."""
-    import numpy as np
-
-    values = [record["metrics"].get(metric) for record in (first, second)]
-    if None in values:
+def _shown_difference(found: tuple[float, list[float] | None] | None) -> str:
+    if found is None:
         return "—"
-    drawn = [np.array(r["replicates"].get(metric, []), np.float64) for r in (first, second)]
-    common = min(map(len, drawn))
-    users = first["examples"] if first["users"] is None else first["users"]
-    difference = values[1] - values[0]
-    found = interval(difference, drawn[1][:common] - drawn[0][:common], users)
-    starred = "*" if found and not found[0] <= 0 <= found[1] else " "
-    shown = with_interval(difference, found)
+    difference, interval = found
+    starred = "*" if interval and not interval[0] <= 0 <= interval[1] else " "
+    shown = with_interval(difference, interval)
     return f"{'' if shown.startswith('-') else '+'}{shown}{starred}"
 
 

@@ -73,6 +73,7 @@ class Measuring:
         scorer: Scorer,
         wanted: Sequence[str] = (),
         replicates: int = REPLICATES,
+        alone: bool = False,
     ) -> Report:
         """All that is measured, and the whole of the baselines.
 
@@ -81,9 +82,11 @@ class Measuring:
             scorer: gives its values.
             wanted: slices to measure it on, too, see `tfrec.slices`.
             replicates: resamplings for intervals.
+            alone: leaves the baselines out.
         """
         slices = self.slices(wanted) if wanted else None
-        rows = self.rows({name: scorer, **baselines(self.directory, self.features)}, slices)
+        beside = {} if alone else baselines(self.directory, self.features)
+        rows = self.rows({name: scorer, **beside}, slices)
         records = [
             {"name": whose, "task": task, "slice": part, **found.record()}
             for (whose, part), by_task in self.tallies(rows, slices, replicates).items()

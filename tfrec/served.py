@@ -65,7 +65,11 @@ class ServedEvaluator(Measuring):
                 "measured on; make them with `python -m pipeline run`"
             )
         self.transform: Any = None
-        self.model = tf.saved_model.load(str(version))
+        try:
+            self.model = tf.saved_model.load(str(version))
+        except (OSError, ValueError, tf.errors.OpError) as error:
+            reason = str(error).splitlines()[0]
+            raise UserError(f"{version} cannot be loaded ({reason})") from None
         self.predict = self.model.signatures["predict"]
         self.outputs = self._outputs()
 

@@ -62,7 +62,7 @@ class Slices:
             self.names += [f"{name}={part}" for part in parts]
             self._members.append(member)
         if len(set(self.names)) < len(self.names):
-            raise UserError("--slice: one part is asked for twice")
+            raise UserError("slices: one part is asked for twice")
 
     def member(self, inputs: dict[str, Any], keys: dict[str, Any]) -> Array:
         """Which parts examples are in.
@@ -81,10 +81,10 @@ class Slices:
             return self._by_count(name, value)
         known = {feature.name: feature for feature in self.features.features}
         if name not in known:
-            raise UserError(f"--slice: no feature {name!r}{nearest(name, [*known, *COUNTS])}")
+            raise UserError(f"slice: no feature {name!r}{nearest(name, [*known, *COUNTS])}")
         feature = known[name]
         if feature.kind == "number" and feature.length:
-            raise UserError(f"--slice: {name} has many numbers in an example, and so no parts")
+            raise UserError(f"slice: {name} has many numbers in an example, and so no parts")
         if feature.kind == "number":
             return self._by_number(feature, value)
         return self._by_value(feature, value)
@@ -134,7 +134,7 @@ class Slices:
             chosen = ids[values == value]
             if not len(chosen):
                 near = nearest(value, values[:10_000])
-                raise UserError(f"--slice: {feature.name} has no value {value!r}{near}")
+                raise UserError(f"slice: {feature.name} has no value {value!r}{near}")
         names = [*values[chosen - 1], "(others)", "(unknown)", "(none)"]
         place = np.full(table.size, len(chosen) + 1)
         place[0] = len(chosen) + 2
@@ -168,7 +168,7 @@ def _range(name: str, text: str) -> tuple[float, float]:
         return float(low or -np.inf), float(high or np.inf)
     except ValueError:
         raise UserError(
-            f"--slice {name}={text}: {name} is a number; expected LOW..HIGH, such as "
+            f"slice {name}={text}: {name} is a number; expected LOW..HIGH, such as "
             f"{name}=0..10, {name}=..10 or {name}=10.."
         ) from None
 

@@ -220,7 +220,10 @@ def test_from_events_to_a_served_model(made, tmp_path: Path):
     assert again["train"] == again["push"] == "kept"
     assert sorted(p.name for p in served.iterdir()) == [".push.lock", "1"]
     strict = with_blocks(whole, bless={"metric": "auc", "at_least": 1.1})
-    with pytest.raises(UserError, match=r"not pushed.*auc is 0\.\d+, and has to be at least 1\.1"):
+    with pytest.raises(
+        UserError,
+        match=r"not pushed[^;]*auc of like is 0\.\d+ ±0\.\d+, and has to be at least 1\.1: train",
+    ):
         states(strict, root, until="push")
     assert sorted(p.name for p in served.iterdir()) == [".push.lock", "1"]
     unknown = with_blocks(whole, bless={"metric": "acu", "at_least": 0.1})

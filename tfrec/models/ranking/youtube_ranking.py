@@ -38,6 +38,7 @@ class YouTubeRanking(RankingModel):
     """
 
     defaults: ClassVar[dict[str, Any]] = {**SMALL_DATA, "loss": {"kind": "weighted_logistic"}}
+    serves_tasks = False
 
     def __init__(
         self,
