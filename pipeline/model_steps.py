@@ -99,7 +99,8 @@ class Evaluate(Step):
 
     def told(self, counts: dict[str, Any]) -> list[str]:
         report = Report.load(self.output / EVALUATION)
-        return [f"{counts['measured']} on {report.about}", *report.text().splitlines()[1:]]
+        lines = [line for line in report.text().splitlines()[1:] if line]
+        return [f"{counts['measured']} on {report.about}", *lines]
 
 
 class Bless(Step):

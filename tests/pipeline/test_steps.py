@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,11 @@ from pipeline.declaration import Declaration
 from pipeline.run import STEPS, last_step, run
 from pipeline.workspace import RECORD, Workspace
 from tests.pipeline import shop
+from tfrec.export import export
 from tfrec.features import Features
+from tfrec.report import Report
+from tfrec.runs import Run
+from tfrec.served import ServedEvaluator
 from tfrec.strict import UserError
 
 DATA_STEPS = [step.name for step in STEPS][: [step.name for step in STEPS].index("train")]
@@ -201,34 +206,147 @@ TRAIN = {
 }  # fmt: skip
 
 
-def test_from_events_to_a_served_model(made, tmp_path: Path):
-    """Blessed and pushed; what is pushed answers raw requests. A worse one is not pushed."""
+@pytest.fixture(scope="module")
+def pushed(made: tuple[Declaration, Path], tmp_path_factory: Any) -> tuple[Declaration, Path, Path]:
+    """A model of the shop, whose export is measured by slice, blessed and pushed."""
     declaration, root = made
-    served = tmp_path / "served"
-    values = {"train": TRAIN, "push": str(served)}
-    values["bless"] = {"metric": "log_loss", "at_most": 10.0, "worse_by": 0.0}
-    whole = with_blocks(declaration, **values)
+    served = tmp_path_factory.mktemp("pushed") / "served"
+    whole = with_blocks(
+        declaration,
+        train=TRAIN,
+        evaluate={"slices": ["device"]},
+        bless=[
+            {"metric": "log_loss", "at_most": 10.0, "worse_by": 0.0},
+            {"metric": "log_loss", "slice": "item_count=0..9", "at_most": 10.0},
+        ],
+        push=str(served),
+    )
     assert last_step(declaration) == "transform"
     assert last_step(whole) == "push"
     found = states(whole, root, until="push")
     assert [found[s] for s in ("train", "evaluate", "bless", "push")] == ["made"] * 4
+    return whole, root, served
+
+
+def test_from_events_to_a_served_model(pushed):
+    """What is pushed answers raw requests, and is pushed once."""
+    whole, root, served = pushed
     loaded = tf.saved_model.load(str(served / "1"))
     sample = [r.numpy() for r in tf.data.TFRecordDataset(str(root / "transform/sample.tfrecord"))]
     answer = loaded.signatures["serving_default"](examples=tf.constant(sample))
     assert np.isfinite(answer["like"].numpy()).all()
-    again = states(whole, root, until="push")
-    assert again["train"] == again["push"] == "kept"
-    assert sorted(p.name for p in served.iterdir()) == [".push.lock", "1"]
-    strict = with_blocks(whole, bless={"metric": "auc", "at_least": 1.1})
-    with pytest.raises(
-        UserError,
-        match=r"not pushed[^;]*auc of like is 0\.\d+ ±0\.\d+, and has to be at least 1\.1: train",
-    ):
-        states(strict, root, until="push")
+    assert set(states(whole, root, until="push").values()) == {"kept"}
     assert sorted(p.name for p in served.iterdir()) == [".push.lock", "1"]
     unknown = with_blocks(whole, bless={"metric": "acu", "at_least": 0.1})
     with pytest.raises(UserError, match=r"no metric 'acu' of like; did you mean 'auc'\?"):
         states(unknown, root, until="push")
+
+
+def served_versions(served: Path) -> list[str]:
+    return sorted(path.name for path in served.iterdir() if path.name.isdigit())
+
+
+def test_the_export_is_measured_by_slice_beside_baselines(pushed):
+    _, root, _ = pushed
+    report = Report.load(root / "evaluate" / "evaluation.json")
+    assert Workspace(root).about("evaluate").counts["measured"] == "export/1"
+    assert {record["name"] for record in report.records} == {
+        "wide_deep", "global mean", "item mean"
+    }  # fmt: skip
+    parts = {record["slice"] for record in report.records}
+    assert {None, "item_count=0..9", "device=phone"} <= parts
+    whole = report.records[0]
+    low, high = whole["intervals"]["log_loss"]
+    assert low < whole["metrics"]["log_loss"] < high
+    measured = ServedEvaluator(root / "train" / "export", root / "transform", "test")
+    alone = measured.measured("export", measured.score, alone=True)
+    assert alone.records[0]["metrics"] == whole["metrics"]
+
+
+def test_what_is_not_blessed_is_not_pushed(pushed):
+    """Every broken rule is named; neither a step alone nor --force goes past it."""
+    declaration, root, served = pushed
+    rules = [
+        {"metric": "auc", "at_least": 1.1},
+        {"metric": "log_loss", "at_most": 10.0},
+        {"metric": "log_loss", "at_most": 0.01, "slice": "item_count=0..9"},
+    ]
+    strict = with_blocks(declaration, bless=rules)
+    before = served_versions(served)
+    with pytest.raises(UserError, match="blessed by other rules"):
+        states(strict, root, only="push")
+    for options in ({"until": "push"}, {"only": "push"}, {"only": "push", "force": True}):
+        with pytest.raises(UserError) as caught:
+            states(strict, root, **options)
+        first, *reasons = str(caught.value).splitlines()
+        assert first == "not pushed, since it is not blessed:"
+        assert [reason.strip()[:13] for reason in reasons] == ["bless rule 1:", "bless rule 3:"]
+        assert "log_loss of like, item_count=0..9, is " in reasons[1]
+    verdicts = json.loads((root / "bless" / "verdicts.json").read_text())
+    assert [verdict["kept"] for verdict in verdicts] == [False, True, False]
+    assert served_versions(served) == before
+    last = json.loads((root / RECORD).read_text().splitlines()[-1])
+    assert (last["step"], last["state"]) == ("push", "failed")
+    assert states(declaration, root, until="push")["bless"] == "made"
+    assert served_versions(served) == before  # it is the one that is served
+
+
+def test_another_export_is_not_blessed(pushed):
+    """A blessing is of the export that was measured, and of no later one."""
+    declaration, root, served = pushed
+    before = served_versions(served)
+    trained = Run.load(root / "train")
+    export(trained, trained.best_model())
+    with pytest.raises(UserError, match="export/2 is not the export that was measured and blessed"):
+        states(declaration, root, only="push")
+    assert served_versions(served) == before
+    found = states(declaration, root, until="push")
+    assert found["train"] == "kept"
+    assert found["evaluate"] == found["bless"] == found["push"] == "made"
+    assert len(served_versions(served)) == len(before) + 1
+    again = states(declaration, root, until="push")
+    assert set(again.values()) == {"kept"}  # it is compared with the one before, not with itself
+
+
+def test_the_served_model_is_measured_anew(pushed):
+    """On the very examples; a new one that is surely worse is not blessed."""
+    declaration, root, served = pushed
+    versions = served_versions(served)
+    before = Report.load(root / "evaluate" / "evaluation.json").records[0]
+    trained = Run.load(root / "train")
+    wrong = trained.best_model()
+    for variable in wrong.trainable_variables:
+        variable.assign(-8 * variable)
+    worse = export(trained, wrong)
+    try:
+        with pytest.raises(UserError, match=r"log_loss of like is .*, worse by .* of .*served/\d"):
+            states(declaration, root, until="push")
+        current = Report.load(root / "bless" / "current.json").records[0]
+        assert current["metrics"] == pytest.approx(before["metrics"], abs=1e-6)
+    finally:
+        shutil.rmtree(worse)
+    assert served_versions(served) == versions
+    assert states(declaration, root, until="push")["bless"] == "made"
+
+
+def test_a_served_model_that_cannot_be_asked(pushed):
+    declaration, root, served = pushed
+    broken = served / "99"
+    (broken / "assets.extra").mkdir(parents=True)
+    (broken / "saved_model.pb").write_text("no model")
+    shutil.copy(served / "1" / "assets.extra" / "features.json", broken / "assets.extra")
+    try:
+        with pytest.raises(UserError, match=r"served/99 cannot be asked \(cannot be loaded.*once"):
+            states(declaration, root, until="push")
+    finally:
+        shutil.rmtree(broken)
+
+
+def test_worse_than_what(made):
+    declaration, root = made
+    alone = with_blocks(declaration, train=TRAIN, bless={"metric": "auc", "worse_by": 0.1})
+    with pytest.raises(UserError, match="'push', its directory, is missing in the declaration"):
+        states(alone, root, until="bless")
 
 
 def test_a_step_without_its_block(made):
