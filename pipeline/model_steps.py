@@ -79,14 +79,15 @@ class Evaluate(Step):
         from tfrec.models.registry import find
         from tfrec.runs import Run
         from tfrec.served import ServedEvaluator
+        from tfrec.served_top_k import measured_export
 
         split, slices, replicates = self.settings()
         run = Run.load(self.input(Train.name))
         model = run.config.model.id
         if find(model).load().serves_tasks:
             export = export_of(run.directory)
-            measuring = ServedEvaluator(export, self.input(Transform.name), split)
-            report = measuring.measured(model, measuring.score, slices, replicates)
+            asked = ServedEvaluator(export, self.input(Transform.name), split)
+            report = measured_export(model, asked, slices, replicates)
             measured = f"export/{export.name}"
         else:
             of_run = evaluator(run.config, run.features, split)
@@ -160,14 +161,15 @@ class Bless(Step):
     def _measured(self, report: Report) -> Current | None:
         """The served model, asked for the very examples of the report."""
         from tfrec.served import ServedEvaluator
+        from tfrec.served_top_k import measured_export
 
         if (found := self._current()) is None:
             return None
         version = str(found[0])
         try:
-            measuring = ServedEvaluator(found[0], self.input(Transform.name), report.split)
-            measured = measuring.measured(
-                version, measuring.score, self.declaration.slices, report.replicates, alone=True
+            asked = ServedEvaluator(found[0], self.input(Transform.name), report.split)
+            measured = measured_export(
+                version, asked, self.declaration.slices, report.replicates, alone=True
             )
         except UserError as error:
             return Current(version, None, str(error).removeprefix(f"{version} "))

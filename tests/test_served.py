@@ -16,6 +16,7 @@ from tfrec.export import export
 from tfrec.features import Features
 from tfrec.report import Report
 from tfrec.runs import Run, resolve
+from tfrec.top_k import TopKEvaluator
 from tfrec.train import train
 
 
@@ -93,24 +94,55 @@ def test_what_cannot_be_measured_is_told_in_a_line(
     assert f"{parquet} cannot be read" in refused("--export", base, "--data", lonely)
 
 
-@pytest.mark.parametrize(
-    ("model", "label", "message"),
-    [
-        ("mf", "bought", "serves score and no 'bought'; models that score all items"),
-        ("youtube_ranking", "bought", "says of bought what is no probability"),
-    ],
-)
-def test_an_export_of_other_values_is_no_probability(
-    shop: Path, tmp_path: Path, model: str, label: str, message: str
-) -> None:
-    values = {"data": str(shop), "model": {"id": model}, "labels": [label]}
-    run = Run(tmp_path / "run", *resolve(values, "test"))
+def untrained(model: str, shop: Path, place: Path) -> Run:
+    """A run of a model as it is built, exported."""
+    values = {"data": str(shop), "model": {"id": model}, "labels": ["bought"]}
+    run = Run(place, *resolve(values, "test"))
     run.start(overwrite=False)
+    return run
+
+
+def test_an_export_of_other_values_is_no_probability(shop: Path, tmp_path: Path) -> None:
+    run = untrained("youtube_ranking", shop, tmp_path / "run")
     built = run.build_model()
     for variable in built.trainable_variables:
         variable.assign(variable * 0 + 1)
     export(run, built)
+    message = "says of bought what is no probability"
     assert message in refused("--export", run.export_directory, "--data", shop)
+
+
+@pytest.mark.parametrize("model", ["mf", "gru4rec"])
+def test_an_export_of_all_items_recommends_what_its_run_does(
+    model: str, shop: Path, tmp_path: Path
+) -> None:
+    """The same lists, and so the same figures of them, for the same users by slice."""
+    run = untrained(model, shop, tmp_path / "run")
+    built = run.build_model()
+    export(run, built)
+    slices = ["colours", "user_events"]
+    of_run = TopKEvaluator(shop, run.features, "test", run.config.top_k).report(
+        "export", built, slices, 20
+    )
+    output = tmp_path / "export.json"
+    named = [argument for part in slices for argument in ("--slice", part)]
+    served = ["--export", run.export_directory, "--data", shop]
+    evaluated(*served, *named, "--output", output)
+    of_export = Report.load(output)
+    assert of_run.digest == of_export.digest
+    assert [(r["name"], r["slice"]) for r in of_run.records] == [
+        (r["name"], r["slice"]) for r in of_export.records
+    ]
+    told = {"hr@10", "recall@10", "ndcg@10", "map@10"}
+    for expected, found in zip(of_run.records, of_export.records, strict=True):
+        assert told <= set(found["metrics"]) <= set(expected["metrics"])
+        assert found["users"] == expected["users"]
+        for name, value in found["metrics"].items():
+            assert value == pytest.approx(expected["metrics"][name], abs=1e-6), (name, found)
+            assert found["replicates"][name] == pytest.approx(
+                expected["replicates"][name], abs=1e-6, nan_ok=True
+            )
+    assert of_export.records[0]["metrics"]["hr@10"] > 0
 
 
 def test_a_label_that_the_data_set_lacks(

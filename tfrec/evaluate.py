@@ -103,9 +103,9 @@ def _of_export(
     """Measures a SavedModel by what it answers."""
     with quiet_import():
         from tfrec.served import ServedEvaluator
+        from tfrec.served_top_k import measured_export
 
-    measuring = ServedEvaluator(export, data, split)
-    return measuring.measured("export", measuring.score, slices, replicates)
+    return measured_export("export", ServedEvaluator(export, data, split), slices, replicates)
 
 
 def _top_k(config: TopKConfig, assignments: tuple[str, ...]) -> TopKConfig:

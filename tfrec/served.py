@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -70,49 +71,30 @@ class ServedEvaluator(Measuring):
         except (OSError, ValueError, tf.errors.OpError) as error:
             reason = str(error).splitlines()[0]
             raise UserError(f"{version} cannot be loaded ({reason})") from None
-        self.predict = self.model.signatures["predict"]
-        self.outputs = self._outputs()
 
-    def _outputs(self) -> dict[str, str]:
-        """Name of the output by task."""
-        tasks, names = [label.name for label in self.served.labels], self.predict.structured_outputs
-        if names.keys() >= set(_CONVERSION):
-            return dict(zip(tasks, _CONVERSION, strict=True))
-        if not names.keys() >= set(tasks):
-            raise UserError(
-                f"{self.version} serves {', '.join(names)} and no {tasks[0]!r}; models that score "
-                "all items are measured with --run"
-            )
-        return {task: task for task in tasks}
+    def ask(self, name: str, columns: dict[str, Any]) -> dict[str, tf.Tensor]:
+        """What a signature answers.
 
-    def score(self, inputs: dict[str, Any], keys: dict[str, Any]) -> dict[str, Array]:
-        """What the export answers, by task.
+        Args:
+            name: of the signature.
+            columns: raw columns by their names in requests, and options, at least those it takes.
 
         Raises:
-            UserError: it does not know what to say, or says no probability.
+            UserError: it asks for something else.
         """
-        columns = inputs[RAW]
-        specs = self.predict.structured_input_signature[1]
-        for name in specs:
-            if name not in columns:
-                raise UserError(f"{self.version} asks for {name!r}, which the data set lacks")
+        signature = self.model.signatures[name]
+        specs = signature.structured_input_signature[1]
+        for column in specs:
+            if column not in columns:
+                raise UserError(f"{self.version} asks for {column!r}, which the data set lacks")
         try:
-            answer = self.predict(**{name: columns[name] for name in specs})
+            answer: dict[str, tf.Tensor] = signature(**{c: columns[c] for c in specs})
         except (tf.errors.InvalidArgumentError, ValueError, TypeError) as error:
             reason = str(error).splitlines()[0]
             raise UserError(
                 f"{self.version} does not take the data set's columns ({reason})"
             ) from None
-        found = {task: answer[output].numpy() for task, output in self.outputs.items()}
-        for label in self.served.labels:
-            values = found[label.name]
-            inside = (values >= 0) & (values <= 1)
-            if not np.isfinite(values).all() or (label.task == "binary" and not inside.all()):
-                raise UserError(
-                    f"{self.version} says of {label.name} what is no probability (youtube_ranking "
-                    "serves watch time); measure it with --run"
-                )
-        return found
+        return answer
 
     def read(self) -> Iterator[Any]:
         """Batches of inputs, labels, weights and keys."""
@@ -147,6 +129,35 @@ class ServedEvaluator(Measuring):
     def slices(self, wanted: Sequence[str]) -> Slices:
         self.transform = load_transform(self.directory)  # parts are told by transformed inputs
         return super().slices(wanted)
+
+    @functools.cached_property
+    def outputs(self) -> dict[str, str]:
+        """Name of the output by task."""
+        tasks = [label.name for label in self.served.labels]
+        names = self.model.signatures["predict"].structured_outputs
+        if names.keys() >= set(_CONVERSION):
+            return dict(zip(tasks, _CONVERSION, strict=True))
+        if not names.keys() >= set(tasks):
+            raise UserError(f"{self.version} serves {', '.join(names)} and no {tasks[0]!r}")
+        return {task: task for task in tasks}
+
+    def score(self, inputs: dict[str, Any], keys: dict[str, Any]) -> dict[str, Array]:
+        """What the export answers, by task.
+
+        Raises:
+            UserError: it does not know what to say, or says no probability.
+        """
+        answer = self.ask("predict", inputs[RAW])
+        found = {task: answer[output].numpy() for task, output in self.outputs.items()}
+        for label in self.served.labels:
+            values = found[label.name]
+            inside = (values >= 0) & (values <= 1)
+            if not np.isfinite(values).all() or (label.task == "binary" and not inside.all()):
+                raise UserError(
+                    f"{self.version} says of {label.name} what is no probability (youtube_ranking "
+                    "serves watch time); measure it with --run"
+                )
+        return found
 
 
 def _values(batch: pa.RecordBatch, name: str) -> Array:

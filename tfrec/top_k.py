@@ -76,12 +76,16 @@ class TopKEvaluator:
             self.sampled = Sampled(config, self.catalogue, self._ids, self.users, taken)
         self._measure: dict[int, Any] = {}
 
+    def read(self) -> Iterator[Any]:
+        """Batches of inputs, labels, weights and keys, always in one order."""
+        return readable(self.batches, self.directory)
+
     def _find_users(self, most: int | None) -> None:
         """Their keys, targets, and the rows of the split that they are measured at."""
         size, start = len(self.catalogue.keys), 0
         first: dict[str, tuple[int, int]] = {}  # time and row of the first positive event
         targets: dict[str, set[int | bytes]] = defaultdict(set)  # ids, and keys that have none
-        for inputs, labels, _, keys in readable(self.batches, self.directory):
+        for inputs, labels, _, keys in self.read():
             ids = inputs[self.features.item_id].numpy()
             positive = np.ones(len(ids), bool)
             for values in labels.values():
@@ -256,9 +260,8 @@ class TopKEvaluator:
         self, ranking: Callable[..., Any], slices: Slices | None, replicates: int
     ) -> dict[str | None, Ranks]:
         """Figures of the whole (None), and by slice."""
-        counts = None if self.sampled else self.catalogue.counts
         parts = [None, *(slices.names if slices else ())]
-        found = {part: Ranks(self.config.cutoffs, counts, replicates) for part in parts}
+        found = {part: self._new_ranks(replicates) for part in parts}
         for numbers, inputs, keys in self._chunks():
             targets = [self.targets[n] for n in numbers]
             others = [self.sampled.candidates(n) if self.sampled else self.seen[n] for n in numbers]
@@ -282,11 +285,15 @@ class TopKEvaluator:
                     ranks.add_users(best[rows], ahead[rows], *of_part)
         return found
 
+    def _new_ranks(self, replicates: int) -> Ranks:
+        counts = None if self.sampled else self.catalogue.counts
+        return Ranks(self.config.cutoffs, counts, replicates)
+
     def _chunks(self) -> Iterator[tuple[list[int], Inputs, Inputs]]:
         """Numbers of users, and the inputs and the keys that they are measured at."""
         size = max(min(SCORES_AT_ONCE // len(self.catalogue.keys), 512), 1)
         start = 0
-        for inputs, _, weights, keys in readable(self.batches, self.directory):
+        for inputs, _, weights, keys in self.read():
             wanted = [i for i in range(len(weights)) if start + i in self.rows]
             for first in range(0, len(wanted), size):
                 places = wanted[first : first + size]

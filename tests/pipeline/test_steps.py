@@ -237,9 +237,6 @@ def test_from_events_to_a_served_model(pushed):
     assert np.isfinite(answer["like"].numpy()).all()
     assert set(states(whole, root, until="push").values()) == {"kept"}
     assert sorted(p.name for p in served.iterdir()) == [".push.lock", "1"]
-    unknown = with_blocks(whole, bless={"metric": "acu", "at_least": 0.1})
-    with pytest.raises(UserError, match=r"no metric 'acu' of like; did you mean 'auc'\?"):
-        states(unknown, root, until="push")
 
 
 def served_versions(served: Path) -> list[str]:
@@ -287,6 +284,9 @@ def test_what_is_not_blessed_is_not_pushed(pushed):
     assert served_versions(served) == before
     last = json.loads((root / RECORD).read_text().splitlines()[-1])
     assert (last["step"], last["state"]) == ("push", "failed")
+    unknown = with_blocks(declaration, bless={"metric": "acu", "at_least": 0.1})
+    with pytest.raises(UserError, match=r"no metric 'acu' of like; did you mean 'auc'\?"):
+        states(unknown, root, until="push")
     assert states(declaration, root, until="push")["bless"] == "made"
     assert served_versions(served) == before  # it is the one that is served
 

@@ -44,7 +44,6 @@ class RetrievalModel(Model):
         ValueError: the features have no id of the item, or several labels.
     """
 
-    serves_tasks = False
     normalise = False
 
     def __init__(self, features: Features, fields: tuple[Feature, ...] = ()) -> None:
