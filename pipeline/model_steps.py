@@ -102,6 +102,9 @@ class Evaluate(Step):
         report = Report.load(self.output / EVALUATION)
         lines = [line for line in report.text().splitlines()[1:] if line]
         return [f"{counts['measured']} on {report.about}", *lines]
+        from tfrec.figures import table
+
+        return [f"on {counts['split']}", *table(counts["metrics"]).splitlines()]
 
 
 class Bless(Step):

@@ -12,6 +12,7 @@ from pipeline.distances import Histogram, by_quantile, quantile, share_below
 from pipeline.statistics import Proto, common, features_of
 from pipeline.validation import Anomaly, DataSet
 from tfrec.features import LABEL_PREFIX
+from tfrec.html import dot, legend, number, page
 
 SHOWN_VALUES = 8
 BARS = 25
@@ -30,15 +31,12 @@ def render(title: str, splits: Mapping[str, DataSet], anomalies: Iterable[Anomal
     columns = list(dict.fromkeys(name for columns in by_split.values() for name in columns))
     found = list(anomalies)
     cards = "\n".join(_card(name, by_split, found) for name in columns)
-    legend = "".join(
-        f'<li><span class="dot s{i}"></span>{escape(name)} '
-        f"<b>{dataset.num_examples:,}</b> rows</li>"
-        for i, (name, dataset) in enumerate(splits.items())
-    )
-    return _PAGE.format(
-        title=escape(title), style=_STYLE, script=_SCRIPT, legend=legend,
-        columns=len(columns), anomalies=_anomalies(found), cards=cards,
+    rows = legend(f"{name}, {dataset.num_examples:,} rows" for name, dataset in splits.items())
+    body = _BODY.format(
+        title=escape(title), legend=rows, columns=len(columns), anomalies=_anomalies(found),
+        cards=cards,
     )  # fmt: skip
+    return page(f"{title}: statistics", body, _STYLE, _SCRIPT)
 
 
 def _anomalies(found: list[Anomaly]) -> str:
@@ -81,7 +79,7 @@ def _figures(columns: Mapping[str, Proto | None], label: bool) -> str:
     heads, figures = [], []
     for index, (split, column) in enumerate(columns.items()):
         if column is not None:
-            heads.append(f'<th><span class="dot s{index}"></span>{escape(split)}</th>')
+            heads.append(f"<th>{dot(index)}{escape(split)}</th>")
             own = {"missing": f"{_missing(column):.1%}"}
             stats = common(column)
             if stats.num_non_missing:
@@ -109,19 +107,13 @@ def _numbers(column: Proto, label: bool) -> dict[str, str]:
     rate = label and stats.min >= 0 and stats.max <= 1
     figures = {"rate" if rate else "mean": stats.mean, "std": stats.std_dev, "min": stats.min}
     figures |= {"5%": quantile(values, 0.05), "median": stats.median, "95%": quantile(values, 0.95)}
-    shown = {name: _number(value) for name, value in {**figures, "max": stats.max}.items()}
+    shown = {name: number(value) for name, value in {**figures, "max": stats.max}.items()}
     return {**shown, "zeros": f"{stats.num_zeros / common(column).tot_num_values:.1%}"}
 
 
 def _text(column: Proto) -> dict[str, str]:
     stats = column.string_stats
     return {"distinct": f"{stats.unique:,}", "mean length": f"{stats.avg_length:.1f}"}
-
-
-def _number(value: float) -> str:
-    if abs(value) < 1e15 and (value == int(value) or abs(value) >= 1e4):
-        return f"{round(value):,}"
-    return f"{value:,.4g}"
 
 
 def _histogram(columns: Mapping[str, Proto | None]) -> str:
@@ -171,8 +163,8 @@ def _steps(histograms: Mapping[int, Histogram]) -> str:
     return (
         f'<svg viewBox="0 0 {WIDTH} {HEIGHT + 16}" role="img">{"".join(paths)}'
         f'<line class="axis" x1="0" x2="{WIDTH}" y1="{HEIGHT}" y2="{HEIGHT}"/>'
-        f'<text x="0" y="{HEIGHT + 13}">{_number(low)}</text>'
-        f'<text x="{WIDTH}" y="{HEIGHT + 13}" text-anchor="end">{_number(high)}</text></svg>'
+        f'<text x="0" y="{HEIGHT + 13}">{number(low)}</text>'
+        f'<text x="{WIDTH}" y="{HEIGHT + 13}" text-anchor="end">{number(high)}</text></svg>'
     )
 
 
@@ -203,44 +195,17 @@ def _top_values(columns: Mapping[str, Proto | None]) -> str:
 
 
 _STYLE = """
-:root{color-scheme:light dark;--bg:#fbfbfa;--card:#fff;--ink:#1d2129;--soft:#667085;--rule:#e4e7ec;
---bad:#b42318;--warn:#b54708;--good:#067647;--s0:#2f6fdb;--s1:#d9822b;--s2:#2e9e6b;--s3:#9b51b5;
---s4:#b8860b}
-@media(prefers-color-scheme:dark){:root{--bg:#14171c;--card:#1c2128;--ink:#e6e9ee;--soft:#98a2b3;
---rule:#303741;--bad:#ff8a80;--warn:#f5b061;--good:#5fd3a0;--s0:#6ea8ff;--s1:#f0a35a;--s2:#5fcf9d;
---s3:#cf8be6;--s4:#e0bb4c}}
-*{box-sizing:border-box}
-body{margin:0;padding:24px;background:var(--bg);color:var(--ink);
-font:14px/1.45 system-ui,-apple-system,"Segoe UI",Roboto,sans-serif}
-main{max-width:1500px;margin:auto}
-h1{font-size:22px;margin:0 0 4px}h2{font-size:16px;margin:24px 0 8px}
-h3{font-size:14px;margin:0 0 8px;overflow-wrap:anywhere}
-small,th{font-weight:400;color:var(--soft)}
-ul.legend{list-style:none;display:flex;flex-wrap:wrap;gap:4px 20px;margin:0;padding:0}
-.dot{display:inline-block;width:9px;height:9px;border-radius:50%;margin-right:6px}
-.s0{--c:var(--s0)}.s1{--c:var(--s1)}.s2{--c:var(--s2)}.s3{--c:var(--s3)}.s4{--c:var(--s4)}
-.dot,.bar{background:var(--c)}
-.line{fill:none;stroke:var(--c);stroke-width:1.6}
-.axis{stroke:var(--rule)}svg{width:100%;display:block;margin-bottom:6px}
-svg text{fill:var(--soft);font-size:11px}
 .tools{position:sticky;top:0;z-index:1;background:var(--bg);padding:8px 0;display:flex;gap:8px;
 flex-wrap:wrap}
 input,select{font:inherit;color:inherit;background:var(--card);border:1px solid var(--rule);
 border-radius:6px;padding:6px 10px}
 input{flex:1;min-width:160px;max-width:360px}
-.grid{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(400px,100%),1fr));gap:14px}
-.card{background:var(--card);border:1px solid var(--rule);border-radius:10px;
-padding:14px;min-width:0}
 .card.odd{border-color:var(--warn)}
-.wide{overflow-x:auto}
-table{border-collapse:collapse;width:100%}
-td,th{text-align:right;padding:2px 6px;white-space:nowrap;font-variant-numeric:tabular-nums}
-td:first-child,th:first-child{text-align:left;padding-left:0}
 .anomalies td,.anomalies th{text-align:left;white-space:normal;border-top:1px solid var(--rule);
 padding:6px;vertical-align:top}
 .error td:first-child{color:var(--bad);font-weight:600}
 .warning td:first-child{color:var(--warn);font-weight:600}
-.fine{color:var(--good)}.none{color:var(--soft)}
+.fine{color:var(--good)}
 .top{table-layout:fixed;margin-bottom:6px}.top td:last-child{width:56px}
 .value{width:34%;overflow:hidden;text-overflow:ellipsis}
 .bars{width:auto}.bar{display:block;height:4px;border-radius:2px;margin:1px 0;min-width:1px}
@@ -258,12 +223,7 @@ find.addEventListener('input',show);kind.addEventListener('change',show);
 order.addEventListener('change',sort);
 """
 
-_PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8">
-<meta name="viewport" content="width=device-width,initial-scale=1">
-<title>{title}: statistics</title><style>{style}</style></head>
-<body><main>
-<h1>{title}</h1><ul class="legend">{legend}</ul>
+_BODY = """<h1>{title}</h1>{legend}
 <h2>Anomalies</h2>{anomalies}
 <h2>{columns} columns</h2>
 <p class="none">Plots go from the 1st to the 99th percentile of the numbers.</p>
@@ -276,5 +236,4 @@ _PAGE = """<!doctype html>
 </div>
 <div class="grid">
 {cards}
-</div></main><script>{script}</script></body></html>
-"""
+</div>"""

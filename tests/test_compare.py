@@ -14,8 +14,8 @@ from click.testing import CliRunner
 
 from tfrec import compare
 from tfrec.features import Features, Label
+from tfrec.figures import Report
 from tfrec.measuring import Measuring
-from tfrec.report import Report
 from tfrec.rows import Rows
 
 FEATURES = Features("made", (), (), (Label("like"),), user_key="user")

@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from tfrec import evaluate
 from tfrec.export import export
 from tfrec.features import Features
-from tfrec.report import Report
+from tfrec.figures import Report
 from tfrec.runs import Run, resolve
 from tfrec.top_k import TopKEvaluator
 from tfrec.train import train

@@ -18,8 +18,8 @@ from tfrec import evaluate
 from tfrec.data import evaluation_batches
 from tfrec.evaluation import Evaluator
 from tfrec.features import Features
+from tfrec.figures import Report
 from tfrec.interactions import interactions
-from tfrec.report import Report
 from tfrec.runs import Run
 from tfrec.slices import Slices
 from tfrec.strict import UserError

@@ -17,9 +17,9 @@ from tests.support import randomise
 from tfrec import catalogue
 from tfrec.config import TopKConfig
 from tfrec.features import Features, Table
+from tfrec.figures import Report
 from tfrec.models.registry import find
 from tfrec.ranks import Ranks
-from tfrec.report import Report
 from tfrec.strict import NotFiniteError, UserError
 from tfrec.top_k import TopKEvaluator
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import yaml
 
 from tfrec.cli import command
 from tfrec.features import SPLITS
-from tfrec.report import FOLDER, Report, aligned, with_interval
+from tfrec.figures import FOLDER, Report, aligned, with_interval
 from tfrec.strict import UserError, read_yaml
 
 CONFIG = "config.yaml"
@@ -30,20 +30,22 @@ def main(runs: tuple[Path, ...], split: str) -> None:
     if len(runs) < 2:
         raise UserError("there is nothing to compare: name two runs or more")
     reports = [Report.load(run / FOLDER / f"{split}.json" if run.is_dir() else run) for run in runs]
-    for run, report in zip(runs[1:], reports[1:], strict=True):
-        if report.digest != reports[0].digest:
-            raise UserError(
-                f"{run} was measured on other examples, or of other labels, than {runs[0]} "
-                f"({report.about}; {reports[0].about}): their figures cannot be compared"
-            )
-    names = _names(runs)
-    click.echo("\n".join([reports[0].about, *_tables(names, reports)]))
-    configured = {n: run for n, run in zip(names, runs, strict=True) if (run / CONFIG).is_file()}
+    called = names(runs)
+    found = differences(called, reports)
+    click.echo("\n".join([reports[0].about, *_lines(found)]))
+    configured = {n: run for n, run in zip(called, runs, strict=True) if (run / CONFIG).is_file()}
     if len(configured) > 1:
-        click.echo("\n".join(["", *_configurations(configured)]))
+        rows = configurations(configured)
+        equal = ["", "the configurations are equal"]
+        click.echo("\n".join(_lines([rows]) if rows else equal))
 
 
-def _names(runs: Sequence[Path]) -> list[str]:
+def _lines(tables: list[list[list[str]]]) -> Iterator[str]:
+    for rows in tables:
+        yield from ["", *aligned(rows)]
+
+
+def names(runs: Sequence[Path]) -> list[str]:
     """The shortest that tell the runs apart."""
     short = [run.resolve().name for run in runs]
     return short if len(set(short)) == len(runs) else [str(run) for run in runs]
@@ -52,7 +54,27 @@ def _names(runs: Sequence[Path]) -> list[str]:
 def _tables(names: list[str], reports: list[Report]) -> Iterator[str]:
     """One for every task and slice that all have."""
     from tfrec.bootstrap import difference
+def differences(names: Sequence[str], reports: Sequence[Report]) -> list[list[list[str]]]:
+    """Figures of all and how they differ from the first one's, as rows of text.
 
+    Args:
+        names: of what was measured.
+        reports: of it.
+
+    Returns:
+        A table for every task and slice that all have.
+
+    Raises:
+        UserError: they were not measured on the same, or not in the same way.
+    """
+    from tfrec.bootstrap import interval
+
+    for name, report in zip(names[1:], reports[1:], strict=True):
+        if report.digest != reports[0].digest:
+            raise UserError(
+                f"{name} was measured on other examples, or of other labels, than {names[0]} "
+                f"({report.about}; {reports[0].about}): their figures cannot be compared"
+            )
     own: list[dict[Any, dict[str, Any]]] = [
         {(r["task"], r["slice"]): r for r in report.records if r["name"] == report.model}
         for report in reports
@@ -60,6 +82,7 @@ def _tables(names: list[str], reports: list[Report]) -> Iterator[str]:
     shared = [key for key in own[0] if all(key in records for records in own)]
     if not shared:
         raise UserError("the runs have been measured by different protocols; evaluate them alike")
+    tables = []
     for task, part in shared:
         first, *others = (records[task, part] for records in own)
         head = [f"{task}, {part}" if part else task, names[0]]
@@ -71,6 +94,9 @@ def _tables(names: list[str], reports: list[Report]) -> Iterator[str]:
                 found = difference(row[0], first, record)
                 row += [with_interval(value, None), _shown_difference(found)]
         yield from ["", *aligned([head, *rows])]
+                row += [with_interval(value, None), _difference(row[0], first, record, interval)]
+        tables.append([head, *rows])
+    return tables
 
 
 def _shown_difference(found: tuple[float, list[float] | None] | None) -> str:
@@ -82,8 +108,8 @@ def _shown_difference(found: tuple[float, list[float] | None] | None) -> str:
     return f"{'' if shown.startswith('-') else '+'}{shown}{starred}"
 
 
-def _configurations(runs: dict[str, Path]) -> list[str]:
-    """What the runs' configurations differ in."""
+def configurations(runs: Mapping[str, Path]) -> list[list[str]]:
+    """What the configurations of runs, by name, differ in, as rows of text; none if in nothing."""
     flat = [dict(_flat(read_yaml(run / CONFIG))) for run in runs.values()]
     keys = dict.fromkeys(key for values in flat for key in values)
     rows = []
@@ -91,9 +117,7 @@ def _configurations(runs: dict[str, Path]) -> list[str]:
         shown = [_shown(values[key]) if key in values else "—" for values in flat]
         if len(set(shown)) > 1:
             rows.append([key, *shown])
-    if not rows:
-        return ["the configurations are equal"]
-    return aligned([["configuration", *runs], *rows])
+    return [["configuration", *runs], *rows] if rows else []
 
 
 def _flat(values: dict[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:

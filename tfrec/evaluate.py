@@ -10,8 +10,8 @@ import click
 from tfrec.cli import command, quiet_import
 from tfrec.config import TopKConfig
 from tfrec.features import SPLITS
+from tfrec.figures import FOLDER, REPLICATES, Report
 from tfrec.overrides import from_assignments, merge
-from tfrec.report import FOLDER, REPLICATES, Report
 from tfrec.strict import UserError
 
 

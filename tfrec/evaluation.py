@@ -14,11 +14,11 @@ from tfrec.baselines import BATCH_SIZE, Scorer
 from tfrec.config import TrainConfig
 from tfrec.data import evaluation_batches, readable
 from tfrec.features import Features
+from tfrec.figures import REPLICATES, Report
 from tfrec.measuring import Measuring
 from tfrec.metrics import Array
 from tfrec.models.base import Model, input_shapes
 from tfrec.models.registry import find
-from tfrec.report import REPLICATES, Report
 from tfrec.strict import NotFiniteError
 from tfrec.validation import Metrics, Signed
 
@@ -75,9 +75,12 @@ class Evaluator(Measuring):
         """
         function = self._predict.get(id(model))
         if function is None:
+            inputs = {
+                name: tf.TensorSpec([None, *shape], dtype)
+                for name, (dtype, shape) in input_shapes(self.features).items()
+            }
             function = tf.function(
-                lambda inputs: model.probabilities(model(inputs, training=False)),
-                reduce_retracing=True,
+                lambda inputs: model.probabilities(model(inputs, training=False)), [inputs]
             )
             self._predict[id(model)] = function
 

@@ -12,7 +12,7 @@ import tensorflow as tf
 from tfrec.baselines import Scorer, baselines
 from tfrec.bootstrap import draws
 from tfrec.features import Features
-from tfrec.report import REPLICATES, Report
+from tfrec.figures import REPLICATES, Report
 from tfrec.rows import Rows
 from tfrec.slices import Slices
 from tfrec.strict import UserError

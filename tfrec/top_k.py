@@ -18,12 +18,12 @@ from tfrec.catalogue import load
 from tfrec.config import TopKConfig
 from tfrec.data import evaluation_batches, readable
 from tfrec.features import SPLITS, Features
+from tfrec.figures import REPLICATES, Report
 from tfrec.interactions import interactions
 from tfrec.metrics import Array
 from tfrec.models.base import Inputs, input_shapes
 from tfrec.models.retrieval.base import RetrievalModel, without
 from tfrec.ranks import Ranks, Sampled
-from tfrec.report import REPLICATES, Report
 from tfrec.slices import Slices
 from tfrec.strict import NotFiniteError, UserError
 
@@ -131,10 +131,33 @@ class TopKEvaluator:
         """Metrics that models are compared by."""
         return {self.protocol: ((self.config.monitor, 1.0),)}
 
-    def evaluate(self, model: RetrievalModel) -> Metrics:
-        """Metrics by protocol."""
-        found = self._ranks(self._of_model(model), None, 0)
-        return {self.protocol: found[None].means()}
+    def evaluate(
+        self, model: RetrievalModel, change: Callable[[Inputs], Inputs] | None = None
+    ) -> Metrics:
+        """Metrics by protocol.
+
+        Args:
+            model: to measure.
+            change: of the users' inputs, some hundred users at once.
+        """
+        ranking = self._of_model(model)
+        if change:
+            unchanged = ranking
+            ranking = lambda inputs, *ids: unchanged(change(inputs), *ids)  # noqa: E731
+        return {self.protocol: self._ranks(ranking, None, 0)[None].means()}
+
+    def lists(self, model: RetrievalModel, users: int, k: int) -> tuple[Inputs, Array, list[Array]]:
+        """What is recommended to some users, who are in random order.
+
+        Returns:
+            Inputs of the users, (users, k) ids, 0 where no item is left, and the ids that they
+            took.
+        """
+        numbers, inputs, _ = next(self._chunks())
+        few, chosen = {name: value[:users] for name, value in inputs.items()}, numbers[:users]
+        seen = _padded([self.seen[number] for number in chosen])
+        ids, _ = model.best(model.users(few, training=False), model.index(), seen, tf.constant(k))
+        return few, ids.numpy(), [self.targets[number] for number in chosen]
 
     def _of_model(self, model: RetrievalModel) -> Callable[..., Any]:
         """What ranks by a model's scores."""

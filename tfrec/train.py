@@ -131,7 +131,7 @@ def train(
 
         from tfrec import export as exports
         from tfrec.evaluation import evaluator
-        from tfrec.report import table
+        from tfrec.figures import table
         from tfrec.runs import Run, first_step, resolve
         from tfrec.strategies import is_chief, make_strategy, serve
         from tfrec.training import Interrupted, Trainer
