@@ -26,7 +26,7 @@ def of_model(facts: Facts) -> dict[str, str]:
     return {
         "calibration and scores": _grid(_scores(facts)),
         "recommendations": _grid(_recommendations(facts)),
-        "slices": _grid(_slices(facts)),
+        "slices": _slices(facts),
         "feature importance": _grid(_importance(facts)),
         "attention": _grid(_attention(facts)),
         "gates": _grid(_gates(facts)),
@@ -130,8 +130,9 @@ def _list(count: int, listed: Listed) -> str:
     return card(f"What user {count} is recommended", text, note)
 
 
-def _slices(facts: Facts) -> Iterator[str]:
+def _slices(facts: Facts) -> str:
     """The main metric of every part, and all figures."""
+    plots, tables = [], []
     mine = _own(facts)
     tasks = {label.name: label.task for label in facts.run.features.labels}
     for task in dict.fromkeys(record["task"] for record in mine):
@@ -150,7 +151,7 @@ def _slices(facts: Facts) -> Iterator[str]:
         ]
         drawn = ranges(rows, whole["metrics"][metric])
         note = f"{metric}, with 95% intervals; the line is the whole, {_told(whole, metric)}."
-        yield card(f"{metric} by slice, {task}", drawn, note)
+        plots.append(card(f"{metric} by slice, {task}", drawn, note))
         shown = list(whole["metrics"])
         cells = [
             [
@@ -161,7 +162,9 @@ def _slices(facts: Facts) -> Iterator[str]:
             ]
             for r in parts
         ]
-        yield card(f"Slices, {task}", table([["slice", "examples", "users", *shown], *cells]))
+        head = ["slice", "examples", "users", *shown]
+        tables.append(card(f"Slices, {task}", table([head, *cells])))
+    return _grid(iter(plots)) + "".join(tables)
 
 
 def _told(record: dict[str, Any], metric: str) -> str:

@@ -96,7 +96,7 @@ def _values(validation: dict[str, Any], monitor: str) -> dict[tuple[str, str], f
         for name, value in metrics.items():
             of_lists = name.endswith(cutoff) and name.startswith(("ndcg", "recall", "hr"))
             if value is not None and (name in _FOLLOWED or of_lists):
-                found[f"validation, {task}", name] = value
+                found[f"validation {name}, {task}", name] = value
     return found
 
 
@@ -106,11 +106,17 @@ def _comparison(called: Sequence[str], runs: Sequence[Path], facts: Sequence[Fac
     except UserError as error:
         text = f'<p class="none">{escape(str(error))}</p>'
     else:
-        text = "".join(card(rows[0][0], table([["", *rows[0][1:]], *rows[1:]])) for rows in tables)
+        whole = [record["task"] for record in facts[0].report.records if record["slice"] is None]
+        cards = {
+            rows[0][0]: card(rows[0][0], table([["", *rows[0][1:]], *rows[1:]])) for rows in tables
+        }
+        first = "".join(text for name, text in cards.items() if name in whole)
+        others = [text for name, text in cards.items() if name not in whole]
+        more = f"<details><summary>{len(others)} slices</summary>{''.join(others)}</details>"
         text = (
             '<p class="none">± is half of a 95% interval over resampled users, the same ones for '
             "both; * where it does not hold 0. Of twenty starred differences, one is starred by "
-            f'chance.</p><div class="stack">{text}</div>'
+            f"chance.</p>{first}{more if others else ''}"
         )
     rows = configurations(dict(zip(called, runs, strict=True)))
     return text + (card("What the configurations differ in", table(rows)) if rows else "")
@@ -132,13 +138,14 @@ def _figures(of_run: Facts) -> str:
         of = f"{known['examples']:,} examples"
         users = "" if known["users"] is None else f", {known['users']:,} users"
         cards.append(card(task, table(rows), f"{of}{users}; ± is half of a 95% interval"))
-    return f'<div class="grid">{"".join(cards)}</div>'
+    return "".join(cards)
 
 
 _STYLE = """
 .links{display:flex;flex-wrap:wrap;gap:2px 16px;list-style:none;padding:0;margin:8px 0}
 a{color:var(--s0)}
-.stack>.card,.card+.card{margin-bottom:14px}.grid>.card{margin:0}
+.card{margin-bottom:14px}.grid>.card{margin:0}.grid+.card{margin-top:14px}
+summary{cursor:pointer;padding:6px 0}details{margin-bottom:14px}
 .unit{margin:0;color:var(--soft);font-size:12px}
 .plot{max-width:640px;margin:0 auto}.map{max-width:720px}
 .plot text{font-size:12px}
@@ -146,8 +153,9 @@ a{color:var(--s0)}
 .map g>*{stroke:var(--card);stroke-width:.5}
 .even{stroke:var(--soft);stroke-dasharray:2 3;fill:none}
 thead th{border-bottom:1px solid var(--rule)}
-.bars th{white-space:normal;overflow-wrap:anywhere;color:var(--ink);max-width:220px}
-.bars .track{width:50%;min-width:90px}
+.bars th{white-space:normal;overflow-wrap:break-word;color:var(--ink);min-width:110px;
+max-width:220px}
+.bars .track{width:50%;min-width:70px}
 .track div{position:relative;height:12px}
 .track .bar,.track .whisker,.track .at,.track .whole{position:absolute;top:0;height:12px}
 .track .bar{left:0;border-radius:2px;min-width:1px;opacity:.75}
