@@ -202,7 +202,8 @@ def _attended(history: str, example: Attended) -> str:
     rows = [(name, weight, None, number(weight)) for name, weight in example.weights[:_EVENTS]]
     note = (
         f"Weights of the events of {history}: the greatest {len(rows)} of {len(example.weights)}. "
-        "Examples are the first ones of the split with a history, not chosen."
+        "Examples are the first ones of the split with a history, not chosen; what is unknown is "
+        "not in the vocabulary."
     )
     return card(f"For {example.title}", bars(rows, 0), note)
 
@@ -251,7 +252,9 @@ def _items(found: ItemMap) -> str:
     )
     rows = [["item", *(f"nearest {n}" for n in range(1, 1 + len(found.near[0])))]]
     rows += [[t, *near] for t, near in zip(found.titles, found.near, strict=False)]
-    near = card("Nearest items", table(rows), "By the cosine of the vectors, among these items.")
+    near = card(
+        "Nearest items", table(rows, "texts"), "By the cosine of the vectors, among these items."
+    )
     return card("Items in two dimensions", colours + drawn, note) + near
 
 

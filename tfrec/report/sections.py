@@ -29,7 +29,7 @@ def render(runs: Sequence[Path], facts: Sequence[Facts]) -> str:
         "Runs": _table_of_runs(called, facts),
         "Training": _training(called, facts),
         "Comparison": _comparison(called, runs, facts) if len(runs) > 1 else "",
-        **{f"{n}: figures": _figures(f) for n, f in zip(called, facts, strict=True)},
+        "Figures": "".join(_figures(n, f) for n, f in zip(called, facts, strict=True)),
     }
     for name, of_run in zip(called, facts, strict=True):
         sections |= {f"{name}: {part}": text for part, text in of_model(of_run).items()}
@@ -63,7 +63,7 @@ def _table_of_runs(called: Sequence[str], facts: Sequence[Facts]) -> str:
                 speed,
             ]
         )
-    return table(rows)
+    return card("What was trained", table(rows))
 
 
 def _training(called: Sequence[str], facts: Sequence[Facts]) -> str:
@@ -101,11 +101,17 @@ def _values(validation: dict[str, Any], monitor: str) -> dict[tuple[str, str], f
 
 
 def _comparison(called: Sequence[str], runs: Sequence[Path], facts: Sequence[Facts]) -> str:
-    try:
-        tables = differences(called, [of_run.report for of_run in facts])
-    except UserError as error:
-        text = f'<p class="none">{escape(str(error))}</p>'
-    else:
+    """Differences from the first run, of those that can be compared with it."""
+    reports = [of_run.report for of_run in facts]
+    alike, text = [0], ""
+    for other in range(1, len(runs)):
+        try:
+            differences([called[0], called[other]], [reports[0], reports[other]])
+            alike.append(other)
+        except UserError as error:
+            text += f'<p class="none">{escape(str(error))}</p>'
+    if len(alike) > 1:
+        tables = differences([called[i] for i in alike], [reports[i] for i in alike])
         whole = [record["task"] for record in facts[0].report.records if record["slice"] is None]
         cards = {
             rows[0][0]: card(rows[0][0], table([["", *rows[0][1:]], *rows[1:]])) for rows in tables
@@ -113,7 +119,7 @@ def _comparison(called: Sequence[str], runs: Sequence[Path], facts: Sequence[Fac
         first = "".join(text for name, text in cards.items() if name in whole)
         others = [text for name, text in cards.items() if name not in whole]
         more = f"<details><summary>{len(others)} slices</summary>{''.join(others)}</details>"
-        text = (
+        text += (
             '<p class="none">± is half of a 95% interval over resampled users, the same ones for '
             "both; * where it does not hold 0. Of twenty starred differences, one is starred by "
             f"chance.</p>{first}{more if others else ''}"
@@ -122,8 +128,8 @@ def _comparison(called: Sequence[str], runs: Sequence[Path], facts: Sequence[Fac
     return text + (card("What the configurations differ in", table(rows)) if rows else "")
 
 
-def _figures(of_run: Facts) -> str:
-    """Figures beside baselines, by task."""
+def _figures(name: str, of_run: Facts) -> str:
+    """Figures of a run beside baselines, by task."""
     whole = [record for record in of_run.report.records if record["slice"] is None]
     cards = []
     for task in dict.fromkeys(record["task"] for record in whole):
@@ -135,9 +141,11 @@ def _figures(of_run: Facts) -> str:
             )
             rows.append([metric, *cells])
         known = mine[0]
-        of = f"{known['examples']:,} examples"
-        users = "" if known["users"] is None else f", {known['users']:,} users"
-        cards.append(card(task, table(rows), f"{of}{users}; ± is half of a 95% interval"))
+        of = f"{known['examples']:,} {'users' if of_run.of_items else 'examples'}"
+        users = f", {known['users']:,} users" if known["users"] and not of_run.of_items else ""
+        cards.append(
+            card(f"{name}, {task}", table(rows), f"{of}{users}; ± is half of a 95% interval")
+        )
     return "".join(cards)
 
 
@@ -149,8 +157,12 @@ summary{cursor:pointer;padding:6px 0}details{margin-bottom:14px}
 .unit{margin:0;color:var(--soft);font-size:12px}
 .plot{max-width:640px;margin:0 auto}.map{max-width:720px}
 .plot text{font-size:12px}
-.map .label{fill:var(--ink);font-size:11px;paint-order:stroke;stroke:var(--card);stroke-width:3px}
+.texts td,.texts th{text-align:left;white-space:normal;min-width:120px;vertical-align:top}
+.map .label{fill:var(--ink);font-size:8.5px;paint-order:stroke;stroke:var(--card);stroke-width:3px}
 .map g>*{stroke:var(--card);stroke-width:.5}
+thead+tbody th{position:sticky;left:0;background:var(--card)}
+@media(max-width:600px){.map .label{font-size:12px}
+thead+tbody th{max-width:40vw;white-space:normal;overflow-wrap:anywhere}}
 .even{stroke:var(--soft);stroke-dasharray:2 3;fill:none}
 thead th{border-bottom:1px solid var(--rule)}
 .bars th{white-space:normal;overflow-wrap:break-word;color:var(--ink);min-width:110px;
