@@ -161,8 +161,6 @@ summary{cursor:pointer;padding:6px 0}details{margin-bottom:14px}
 .map .label{fill:var(--ink);font-size:8.5px;paint-order:stroke;stroke:var(--card);stroke-width:3px}
 .map g>*{stroke:var(--card);stroke-width:.5}
 thead+tbody th{position:sticky;left:0;background:var(--card)}
-@media(max-width:600px){.map .label{font-size:12px}
-thead+tbody th{max-width:40vw;white-space:normal;overflow-wrap:anywhere}}
 .even{stroke:var(--soft);stroke-dasharray:2 3;fill:none}
 thead th{border-bottom:1px solid var(--rule)}
 .bars th{white-space:normal;overflow-wrap:break-word;color:var(--ink);min-width:110px;
@@ -176,4 +174,7 @@ max-width:220px}
 .track .whole{width:1px;background:var(--soft)}
 .shares td{color:var(--ink);background:color-mix(in srgb,var(--s0) var(--p),transparent)}
 ol{margin:0;padding-left:22px}.took{font-weight:600}
+@media(max-width:600px){.map .label{font-size:12px}
+thead+tbody th{min-width:132px;white-space:normal;overflow-wrap:anywhere}
+.bars th{min-width:88px}.bars .track{min-width:56px}}
 """
