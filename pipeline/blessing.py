@@ -13,7 +13,7 @@ from serving.versions import versions
 from tfrec.aims import badness
 from tfrec.bootstrap import FEWEST, difference
 from tfrec.export import newest_version
-from tfrec.report import Report, with_interval
+from tfrec.figures import Report, with_interval
 from tfrec.strict import UserError, nearest
 
 EVALUATION = "evaluation.json"

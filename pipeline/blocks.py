@@ -8,7 +8,7 @@ from pydantic import Field, PositiveInt, model_validator
 
 from tfrec.aims import AIMED, aim
 from tfrec.features import Role
-from tfrec.report import REPLICATES
+from tfrec.figures import REPLICATES
 from tfrec.strict import Strict, nearest
 
 Paths = str | list[str]

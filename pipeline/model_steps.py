@@ -20,7 +20,7 @@ from pipeline.step import MODEL_CODE, Step
 from pipeline.transforming import Transform
 from pipeline.workspace import About, digest_of_files, digest_of_values
 from tfrec.export import newest_version
-from tfrec.report import Report
+from tfrec.figures import Report
 from tfrec.strict import UserError
 
 CURRENT, VERDICTS = "current.json", "verdicts.json"
@@ -102,9 +102,6 @@ class Evaluate(Step):
         report = Report.load(self.output / EVALUATION)
         lines = [line for line in report.text().splitlines()[1:] if line]
         return [f"{counts['measured']} on {report.about}", *lines]
-        from tfrec.figures import table
-
-        return [f"on {counts['split']}", *table(counts["metrics"]).splitlines()]
 
 
 class Bless(Step):

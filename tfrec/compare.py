@@ -51,9 +51,6 @@ def names(runs: Sequence[Path]) -> list[str]:
     return short if len(set(short)) == len(runs) else [str(run) for run in runs]
 
 
-def _tables(names: list[str], reports: list[Report]) -> Iterator[str]:
-    """One for every task and slice that all have."""
-    from tfrec.bootstrap import difference
 def differences(names: Sequence[str], reports: Sequence[Report]) -> list[list[list[str]]]:
     """Figures of all and how they differ from the first one's, as rows of text.
 
@@ -67,7 +64,7 @@ def differences(names: Sequence[str], reports: Sequence[Report]) -> list[list[li
     Raises:
         UserError: they were not measured on the same, or not in the same way.
     """
-    from tfrec.bootstrap import interval
+    from tfrec.bootstrap import difference
 
     for name, report in zip(names[1:], reports[1:], strict=True):
         if report.digest != reports[0].digest:
@@ -93,8 +90,6 @@ def differences(names: Sequence[str], reports: Sequence[Report]) -> list[list[li
                 value = record["metrics"].get(row[0])
                 found = difference(row[0], first, record)
                 row += [with_interval(value, None), _shown_difference(found)]
-        yield from ["", *aligned([head, *rows])]
-                row += [with_interval(value, None), _difference(row[0], first, record, interval)]
         tables.append([head, *rows])
     return tables
 

@@ -10,9 +10,9 @@ import tensorflow as tf
 
 from tfrec.config import TopKConfig
 from tfrec.data import load_transform
+from tfrec.figures import REPLICATES, Report
 from tfrec.metrics import Array
 from tfrec.ranks import Ranks
-from tfrec.report import REPLICATES, Report
 from tfrec.served import RAW, ServedEvaluator
 from tfrec.slices import Slices
 from tfrec.top_k import TopKEvaluator

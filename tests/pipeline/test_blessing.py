@@ -12,7 +12,7 @@ from pipeline.blessing import Current, Verdict, current_version, digest_of_expor
 from pipeline.blocks import BlessDeclaration
 from tests.pipeline import shop
 from tests.test_compare import BASE, made
-from tfrec.report import Report
+from tfrec.figures import Report
 from tfrec.strict import UserError
 
 

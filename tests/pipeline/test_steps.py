@@ -22,7 +22,7 @@ from pipeline.workspace import RECORD, Workspace
 from tests.pipeline import shop
 from tfrec.export import export
 from tfrec.features import Features
-from tfrec.report import Report
+from tfrec.figures import Report
 from tfrec.runs import Run
 from tfrec.served import ServedEvaluator
 from tfrec.strict import UserError
