@@ -112,7 +112,7 @@ def test_an_export_of_other_values_is_no_probability(shop: Path, tmp_path: Path)
     assert message in refused("--export", run.export_directory, "--data", shop)
 
 
-@pytest.mark.parametrize("model", ["mf", "gru4rec"])
+@pytest.mark.parametrize("model", ["mf", "two_tower"])
 def test_an_export_of_all_items_recommends_what_its_run_does(
     model: str, shop: Path, tmp_path: Path
 ) -> None:
