@@ -222,6 +222,11 @@ class Models:
         models = list(self._models.values())
         return bool(models) and all(model.available for model in models)
 
+    @property
+    def names(self) -> list[str]:
+        """Of the models, as they are configured."""
+        return list(self._models)
+
     def known(self, name: str) -> bool:
         """Whether there is a model of this name."""
         return name in self._models

@@ -6,7 +6,7 @@ import asyncio
 import json
 import logging
 import re
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from typing import Any
 from urllib.parse import unquote
 
@@ -35,7 +35,10 @@ Handler = Callable[[web.Request], Coroutine[Any, Any, web.Response]]
 
 
 def application(
-    requests: Requests, timeout: float, metrics_path: str | None = None
+    requests: Requests,
+    timeout: float,
+    metrics_path: str | None = None,
+    pages: Iterable[web.RouteDef] = (),
 ) -> web.Application:
     """The REST application.
 
@@ -43,11 +46,13 @@ def application(
         requests: that answers.
         timeout: seconds before a request is answered with DEADLINE_EXCEEDED.
         metrics_path: of the page for Prometheus, if there is to be one.
+        pages: for people, beside the API.
     """
     api = _Api(requests, timeout)
     app = web.Application(client_max_size=MAX_BODY)
     if metrics_path:
         app.router.add_get(metrics_path, api.metrics)
+    app.router.add_routes(pages)
     app.router.add_route("*", "/{path:.*}", api.handle)
     return app
 

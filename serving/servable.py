@@ -38,6 +38,7 @@ class Servable:
     """
 
     def __init__(self, directory: Path, parallelism: int = 0) -> None:
+        self.directory = directory
         self.signature_defs = _signature_defs(directory)
         self._inputs = {
             signature: {name: _Input(info) for name, info in definition.inputs.items()}

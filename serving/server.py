@@ -49,6 +49,7 @@ class Options:
     rest_api_timeout_in_ms: int
     tensorflow_session_parallelism: int
     max_concurrent_requests: int
+    demo_page: bool
 
 
 @click.command()
@@ -105,6 +106,7 @@ class Options:
     show_default=True,
     help="Running and waiting; one more is UNAVAILABLE.",
 )
+@click.option("--demo_page", is_flag=True, help="Show models that recommend at /demo, over REST.")
 def main(**flags: Any) -> None:
     """Serve SavedModels over gRPC and REST, as TF Serving does."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
@@ -133,6 +135,8 @@ def _check(options: Options) -> None:
         )
     if options.batching_parameters_file and not options.enable_batching:
         raise click.ClickException("--batching_parameters_file needs --enable_batching")
+    if options.demo_page and not options.rest_api_port:
+        raise click.ClickException("--demo_page needs --rest_api_port: the page is there")
     if options.monitoring_config_file and not options.rest_api_port:
         raise click.ClickException(
             "--monitoring_config_file needs --rest_api_port: its page is there"
@@ -177,7 +181,7 @@ async def _serve(options: Options) -> None:
 
 
 async def _start(options: Options, stack: contextlib.AsyncExitStack) -> None:
-    from serving import config_files, rest, rpc
+    from serving import config_files, demo_page, rest, rpc
     from serving.batching import BatchingParameters
     from serving.models import Models, checked, single
     from serving.monitoring import Metrics
@@ -209,10 +213,13 @@ async def _start(options: Options, stack: contextlib.AsyncExitStack) -> None:
     await _open_rpc(server, options, stack)
     if options.rest_api_port:
         path = page.path if page and page.enable else None
-        app = rest.application(requests, options.rest_api_timeout_in_ms / 1000, path)
+        pages = demo_page.routes(models) if options.demo_page else ()
+        app = rest.application(requests, options.rest_api_timeout_in_ms / 1000, path, pages)
         await _open_rest(app, options, stack)
     ports = f"gRPC port {options.port}, REST port {options.rest_api_port}"
     log.info("serving %s: %s", options.model_config_file or options.model_name, ports)
+    if options.demo_page:
+        log.info("page: http://%s:%d%s", options.address, options.rest_api_port, demo_page.PATH)
     following = asyncio.create_task(_follow(models, config, options, health))
     stack.callback(following.cancel)
 

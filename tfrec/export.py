@@ -47,6 +47,7 @@ def export(run: Run, model: Model) -> Path:
         UserError: the run's data set is no longer there, or no longer the same, or the export
             cannot be written.
     """
+    from tfrec import demo
     from tfrec.models.retrieval.base import RetrievalModel
     from tfrec.servable import servable, warm_up
 
@@ -55,8 +56,10 @@ def export(run: Run, model: Model) -> Path:
         root, signatures = servable(run, model, Path(t))
         extra = save(place, version, root, signatures, warm_up(run, signatures))
         run.features.save(extra)
-        if isinstance(model, RetrievalModel) and model.dot_product:
-            root.retriever.write_vectors(extra / VECTORS_FILE)
+        if isinstance(model, RetrievalModel):
+            demo.write(extra, (run,), root.retriever.keys.numpy())
+            if model.dot_product:
+                root.retriever.write_vectors(extra / VECTORS_FILE)
     return version
 
 

@@ -39,3 +39,16 @@ def tables(directory: str | Path, name: str, columns: list[str]) -> Iterator[pa.
             reason = str(error).splitlines()[0]
             raise UserError(f"{path} cannot be read ({reason}); make the data set again") from None
         yield table
+
+
+def column_types(directory: str | Path, name: str) -> dict[str, str]:
+    """Columns of `<directory>/<name>/` and their types, as Arrow calls them.
+
+    Args:
+        directory: of the data set.
+        name: `items` or `interactions`.
+    """
+    import pyarrow.parquet as pq
+
+    path = min((Path(directory) / name).glob("*.parquet"))
+    return {field.name: str(field.type) for field in pq.read_schema(path)}

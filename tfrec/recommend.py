@@ -3,6 +3,7 @@
 Its signature `recommend` takes what those of both runs take, but for the item's columns, with the
 options `k`, `exclude_seen` and `exclude`. The first stage finds candidates among all items, the
 second one scores them with all that it knows of user, context and item; the best k come back.
+`explain` is that of the ranking run, if its model has attention.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ def export_two_stages(
         UserError: a run is of the wrong kind, the two call the same column by different types, or
             the data set of one is no longer there.
     """
+    from tfrec import demo
     from tfrec.export import check_data, next_version, save
     from tfrec.models.registry import find
     from tfrec.two_stages import TwoStages
@@ -53,7 +55,8 @@ def export_two_stages(
     with next_version(output) as (place, version), tempfile.TemporaryDirectory() as files:
         root = TwoStages(retrieval, ranking, candidates, Path(files))
         logs = root.warm_up(output.resolve().parent.name)
-        save(place, version, root, {"recommend": root.recommend}, logs)
+        extra = save(place, version, root, root.functions, logs)
+        demo.write(extra, (retrieval, ranking), root.retriever.keys.numpy())
     return version
 
 

@@ -10,7 +10,8 @@ import tensorflow as tf
 
 from tfrec import catalogue
 from tfrec.crosses import crossed
-from tfrec.data import load_transform
+from tfrec.data import load_transform, pad
+from tfrec.models.base import Model
 from tfrec.recommending import (
     OPTIONS,
     Retriever,
@@ -22,12 +23,15 @@ from tfrec.recommending import (
 )
 from tfrec.runs import Run
 from tfrec.servable import WARM_UP_BATCHES, prediction_log, samples
-from tfrec.serving_inputs import columns_of_examples
+from tfrec.serving_inputs import columns_of_examples, from_columns, signature_columns
 from tfrec.strict import UserError
 
 
 class TwoStages(tf.Module):
     """What `recommend` needs: both models, and what the second one reads of every item.
+
+    Its `functions` are the export's signatures: `recommend`, and `explain` where the ranking model has
+    attention.
 
     Args:
         retrieval: run of a model that scores all items.
@@ -65,6 +69,11 @@ class TwoStages(tf.Module):
         self.recommend = tf.function(self._recommend, autograph=False).get_concrete_function(
             **specs
         )
+        self.functions = {"recommend": self.recommend}
+        if type(self._model).explain is not Model.explain:
+            explain = tf.function(self._explain, autograph=False)
+            named = signature_columns(ranking.features)
+            self.functions["explain"] = explain.get_concrete_function(**named)
 
     def _recommend(self, **inputs: tf.Tensor) -> dict[str, tf.Tensor]:
         columns, options = split_options(inputs)
@@ -80,6 +89,11 @@ class TwoStages(tf.Module):
             "retrieval_scores": tf.gather(retrieved, places, batch_dims=1),
         }
         return first(options["k"], values)
+
+    def _explain(self, **columns: tf.Tensor) -> dict[str, tf.Tensor]:
+        """As the ranking model's own export explains."""
+        raw = from_columns(self._ranking, columns)
+        return self._model.explain(pad(self._ranking, self.transform.transform_fn(raw)))
 
     def warm_up(self, name: str) -> Iterator[bytes]:
         """Serialized PredictionLogs for a model of that name."""
