@@ -1,7 +1,7 @@
 """A page on which people see what a model recommends, and why: `--demo_page`.
 
-It is one file of HTML, which asks the REST API as any client does. What it cannot ask there, users to
-pick and titles of items, the model brings along in `assets.extra/demo.json` (docs/serving.md).
+It is one file of HTML, which asks the REST API as any client does. What it cannot ask there, users
+to pick and titles of items, the model brings along in `assets.extra/demo.json` (docs/serving.md).
 """
 
 from __future__ import annotations

@@ -85,13 +85,13 @@ def _sample(run: Run) -> dict[str, dict[str, Any]]:
     wanted = user_specs(features)
     rows: dict[str, dict[str, Any]] = {}
     for index in range(len(examples)):
-        row, events = {}, {None: 0}
+        row: dict[str, Any] = {}
+        events: dict[str, int] = {}  # by history; its first column tells them from padding
         for column in features.columns:
             value = values[request_name(column)][index]
             if column.history:
-                count = int((value != b"").sum()) if column.history not in events else 0
-                events.setdefault(column.history, count)
-                value = value[: max(1, events[column.history])]  # an empty list has no shape
+                count = events.setdefault(column.history, int(np.sum(value != b"")))
+                value = value[: max(1, count)]  # one of padding, where there are none
             if request_name(column) in wanted:
                 row[request_name(column)] = _plain(value)
         key = _names(features)
@@ -143,7 +143,9 @@ def _plain(value: Any) -> Any:
     if isinstance(value, bytes):
         return value.decode()
     if isinstance(value, np.ndarray):
-        return [_plain(one) for one in value.tolist()]
+        return [_plain(one) for one in value]
+    if isinstance(value, np.float32):
+        return _plain(float(str(value)))  # 0.1, not 0.10000000149011612
     if isinstance(value, np.generic):
         return _plain(value.item())
     return None if isinstance(value, float) and math.isnan(value) else value

@@ -30,8 +30,8 @@ from tfrec.strict import UserError
 class TwoStages(tf.Module):
     """What `recommend` needs: both models, and what the second one reads of every item.
 
-    Its `functions` are the export's signatures: `recommend`, and `explain` where the ranking model has
-    attention.
+    Its `functions` are the export's signatures: `recommend`, and `explain` where the ranking model
+    has attention.
 
     Args:
         retrieval: run of a model that scores all items.

@@ -74,10 +74,10 @@ class Address:
 
 
 class Server(Address):
-    """`python -m serving.server` of one model, `model`, unless flags tell of others.
+    """`python -m serving.server` of one model, `model`, or of those of a file.
 
     Args:
-        base_path: directory of its versions.
+        base_path: directory of its versions; or a ModelServerConfig; or None, where flags tell.
         log: file for what it prints.
         flags: more of them.
     """
@@ -85,11 +85,14 @@ class Server(Address):
     def __init__(self, base_path: Path | None, log: Path, *flags: str) -> None:
         super().__init__(f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}")
         self.log = log
+        models = [f"--model_base_path={base_path}", "--model_name=model"] if base_path else []
+        if base_path and base_path.is_file():
+            models = [f"--model_config_file={base_path}"]
         command = [
             sys.executable,
             "-m",
             "serving.server",
-            *([f"--model_base_path={base_path}", "--model_name=model"] if base_path else []),
+            *models,
             f"--port={self.port}",
             f"--rest_api_port={self.rest_port}",
             "--file_system_poll_wait_seconds=0.1",
