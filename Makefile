@@ -24,6 +24,9 @@ demo: $(READY)
 	$(BIN)/python -m tfrec.train --data data/movielens/transform --model two_tower --output runs/two_tower --overwrite
 	$(BIN)/python -m tfrec.recommend --retrieval runs/two_tower --ranking runs/wide_deep --output runs/recommender/export
 	$(BIN)/python examples/movielens.py --run runs/wide_deep --recommender runs/recommender
+	@echo "To look at it: $(BIN)/python -m serving.server --model_name=movielens" \
+		"--model_base_path=runs/recommender/export --rest_api_port=8501 --demo_page"
+	@echo "and open http://localhost:8501/demo"
 
 test: $(READY)
 	$(BIN)/ruff check .
