@@ -21,6 +21,7 @@ from serving.errors import Code, ServingError, invalid
 
 DEFAULT_SIGNATURE = "serving_default"
 CLASSIFY, REGRESS = "tensorflow/serving/classify", "tensorflow/serving/regress"
+METHODS = ("tensorflow/serving/predict", CLASSIFY, REGRESS)
 INPUTS, CLASSES, SCORES, OUTPUTS = "inputs", "classes", "scores", "outputs"
 
 Arrays = dict[str, np.ndarray[Any, Any]]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -15,7 +15,11 @@ from tensorflow_serving.apis.model_pb2 import ModelSpec
 from tensorflow_serving.config.file_system_storage_path_source_pb2 import (
     FileSystemStoragePathSourceConfig,
 )
-from tensorflow_serving.config.model_server_config_pb2 import ModelConfig, ModelServerConfig
+from tensorflow_serving.config.model_server_config_pb2 import (
+    ModelConfig,
+    ModelServerConfig,
+    ModelType,
+)
 
 from serving.errors import Code, ServingError, from_tensorflow, invalid
 from serving.servable import Servable
@@ -88,25 +92,23 @@ class Model:
             self.labels = {}
             self._unload(set(self._loaded))
 
-    def label(self, labels: dict[str, int]) -> None:
-        """Gives names to versions.
-
-        Raises:
-            ServingError: FAILED_PRECONDITION, a version is not available.
-        """
-        for version in labels.values():
-            if version not in self._loaded:
-                raise ServingError(
-                    Code.FAILED_PRECONDITION,
-                    f"Request to assign label to version {version} of model {self.name}, which is "
-                    "not currently available for inference",
-                )
-        self.labels = labels
+    def has(self, version: int) -> bool:
+        """Whether a version is loaded."""
+        return version in self._loaded
 
     @property
     def available(self) -> bool:
         """Whether any version is."""
         return bool(self._loaded)
+
+    @property
+    def why_unavailable(self) -> str:
+        """The version that failed last, or that there is none."""
+        failed = [(v, s.message) for v, s in sorted(self.statuses.items()) if s.code != Code.OK]
+        if not failed:
+            return f"name: {self.name}, no version is in {self.base_path}"
+        version, message = failed[-1]
+        return f"name: {self.name} version: {version} due to error: {message}"
 
     def get(self, version: int | None = None) -> tuple[int, Servable]:
         """A loaded version; the latest for None.
@@ -164,10 +166,12 @@ class Models:
 
     Args:
         load: makes a servable of a version's directory.
+        early_labels: whether a label may name a version that is not loaded yet. One that is moved
+            needs a loaded version all the same.
     """
 
-    def __init__(self, load: Load = Servable) -> None:
-        self._load = load
+    def __init__(self, load: Load = Servable, early_labels: bool = False) -> None:
+        self._load, self.early_labels = load, early_labels
         self._models: dict[str, Model] = {}
         self._ended: dict[str, Model] = {}  # of which only the states are left
         self._applying = threading.Lock()
@@ -177,14 +181,14 @@ class Models:
 
         Args:
             config: a list of models.
-            patient: whether models and labels may wait for versions that are not there yet.
+            patient: whether models may wait for versions that are not there yet.
 
         Raises:
-            ServingError: the configuration cannot be, and nothing has changed; or UNKNOWN, a new
-                model has no version that loads; or FAILED_PRECONDITION, a label's version has not.
+            ServingError: as `check`, and nothing has changed; or UNKNOWN, a new model has no
+                version that loads.
         """
         with self._applying:
-            listed = checked(config)
+            listed = self.check(config)
             new = {}
             for name, one in listed.items():
                 model = self._models.get(name)
@@ -197,19 +201,41 @@ class Models:
             replaced = [self._models[name] for name in new if name in self._models]
             self._ended |= {model.name: model for model in gone}
             self._models = {n: new.get(n) or self._models[n] for n in listed}
+            for name, one in listed.items():
+                self._models[name].labels = dict(one.version_labels)
             for model in (*gone, *replaced):
                 model.end()
-            if patient:
-                for name, one in listed.items():
-                    self._models[name].labels = dict(one.version_labels)
-                return
-            missing = [name for name, model in new.items() if not model.available]
-            if missing:
+            missing = [model for model in new.values() if not model.available]
+            if missing and not patient:
+                causes = ", ".join(f"{{{model.why_unavailable}}}" for model in missing)
                 raise ServingError(
-                    Code.UNKNOWN, f"Some models did not become available: {{{', '.join(missing)}}}"
+                    Code.UNKNOWN, f"{len(missing)} model(s) did not become available: {{{causes}}}"
                 )
-            for name, one in listed.items():
-                self._models[name].label(dict(one.version_labels))
+
+    def check(self, config: ModelServerConfig) -> dict[str, ModelConfig]:
+        """The models of a configuration, by name.
+
+        Labels are looked at before anything is loaded, as TF Serving does it: a version and its
+        label cannot come in one change.
+
+        Raises:
+            ServingError: INVALID_ARGUMENT, it cannot be; or FAILED_PRECONDITION, a label's version
+                is not loaded.
+        """
+        listed = checked(config, self._models)
+        for name, one in listed.items():
+            model = self._models.get(name)
+            for label, version in one.version_labels.items():
+                moved = model is not None and model.labels.get(label, version) != version
+                if self.early_labels and not moved:
+                    continue
+                if model is None or not model.has(version):
+                    raise ServingError(
+                        Code.FAILED_PRECONDITION,
+                        f"Request to assign label to version {version} of model {name}, which is "
+                        "not currently available for inference",
+                    )
+        return listed
 
     def poll(self) -> None:
         """Looks for new versions of every model."""
@@ -238,7 +264,7 @@ class Models:
             ServingError: NOT_FOUND, or INVALID_ARGUMENT, no name or an unknown label.
         """
         if not spec.name:
-            raise invalid("Missing ModelSpec")
+            raise invalid("ModelSpec has no name specified.")
         model = self._models.get(spec.name)
         version = self._version(spec)
         if model is None:
@@ -246,14 +272,14 @@ class Models:
         return model.get(version)
 
     def statuses(self, spec: ModelSpec) -> dict[int, VersionStatus]:
-        """States of a model's versions, newest first.
+        """States of a model's versions, newest first; of all, where a label is asked for.
+
+        TF Serving does not look at labels here, and so does not know an unknown one either.
 
         Raises:
-            ServingError: NOT_FOUND, or INVALID_ARGUMENT, no name or an unknown label.
+            ServingError: NOT_FOUND.
         """
-        if not spec.name:
-            raise invalid("Missing ModelSpec")
-        version = self._version(spec)
+        version = spec.version.value if spec.HasField("version") else None
         model = self._models.get(spec.name) or self._ended.get(spec.name)
         known = model.statuses if model else {}
         found = {v: s for v, s in sorted(known.items(), reverse=True) if version in (None, v)}
@@ -281,13 +307,17 @@ def single(name: str, base_path: Path) -> ModelServerConfig:
     """The configuration of one model."""
     config = ModelServerConfig()
     config.model_config_list.config.add(
-        name=name, base_path=str(base_path), model_platform=PLATFORM
+        name=name, base_path=str(base_path.absolute()), model_platform=PLATFORM
     )
     return config
 
 
-def checked(config: ModelServerConfig) -> dict[str, ModelConfig]:
+def checked(config: ModelServerConfig, known: Container[str] = ()) -> dict[str, ModelConfig]:
     """The models of a configuration, by name.
+
+    Args:
+        config: a list of models.
+        known: names of the models that there are.
 
     Raises:
         ServingError: INVALID_ARGUMENT, it cannot be.
@@ -298,16 +328,33 @@ def checked(config: ModelServerConfig) -> dict[str, ModelConfig]:
     for one in config.model_config_list.config:
         if one.name in listed:
             raise invalid(f"Illegal to list model {one.name} multiple times in config list")
+        if one.model_type and one.model_platform:
+            raise invalid(
+                "Illegal setting both ModelServerConfig::model_type (deprecated) and "
+                "ModelServerConfig::model_platform."
+            )
+        if one.model_type not in (ModelType.MODEL_TYPE_UNSPECIFIED, ModelType.TENSORFLOW):
+            raise invalid(f"ModelServerConfig::model_type choice {one.model_type} not supported.")
         platform = one.model_platform or (PLATFORM if one.model_type else "")
         if not platform:
             raise invalid(
                 "Illegal setting neither ModelServerConfig::model_type (deprecated) nor "
                 "ModelServerConfig::model_platform."
             )
+        if platform != PLATFORM and one.name in known:
+            raise invalid(
+                f"Illegal to change a model's platform. For model {one.name} platform was "
+                f"{PLATFORM} and new platform requested is {platform}"
+            )
         if platform != PLATFORM:
             raise invalid(f"Model {one.name} requests unsupported platform {platform}")
         if not one.name or not one.base_path:
             raise invalid(f"Model {one.name!r} needs a name and a base_path")
+        if not Path(one.base_path).is_absolute():
+            raise invalid(
+                f"Expected model {one.name} to have an absolute path or URI; got "
+                f"base_path()={one.base_path}"
+            )
         listed[one.name] = one
     return listed
 

@@ -24,7 +24,7 @@ _VERSION = r"(?:/(?:versions/(?P<version>[0-9]+)|labels/(?P<label>[^/:]+)))?"
 _CALL = re.compile(
     rf"(?i:/v1/models/(?P<name>[^/:]+){_VERSION}):(?P<verb>classify|regress|predict)"
 )
-_GET = re.compile(rf"(?i)/v1/models(?:/(?P<name>[^/:]+))?{_VERSION}(?P<metadata>/metadata)?")
+_GET = re.compile(rf"(?i)/v1/models(?:/(?P<name>[^/:]+))?{_VERSION}(?:/(?P<part>metadata))?")
 
 MAX_BODY = 64 * 2**20
 SMALL_BODY = 64 * 2**10  # parsed in less time than a thread's turn takes
@@ -84,9 +84,12 @@ class _Api:
         return web.Response(text=self.requests.metrics.text())
 
     async def _answer(self, request: web.Request, path: str) -> bytes:
+        malformed = invalid(f"Malformed request: {request.method} {path}")
         call = _CALL.fullmatch(path)
         if request.method == "POST" and call:
             spec, verb = _spec(call), call["verb"]
+            if not verb.islower():  # as TF Serving, which heeds case here alone
+                raise malformed
             body = await request.read()
             with self.requests.counted(spec.name, verb, "REST"):
                 if verb == "predict":
@@ -96,10 +99,10 @@ class _Api:
         if request.method == "GET" and get:
             if not get["name"]:
                 raise invalid("Missing model name in request.")
-            if get["metadata"]:
+            if get["part"] == "metadata":  # TF Serving takes METADATA for the status
                 return _metadata(self.requests.metadata(_spec(get)))
             return _proto_json(self.requests.status(_spec(get)))
-        raise invalid(f"Malformed request: {request.method} {path}")
+        raise malformed
 
     async def _predict(self, spec: ModelSpec, body: bytes) -> bytes:
         request = await self._parsed(body, json_tensor.parse_predict)

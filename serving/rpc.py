@@ -100,21 +100,20 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
         self.requests = requests
 
     async def Predict(self, request: Any, context: Any) -> predict_pb2.PredictResponse:
-        return await self._counted("Predict", request.model_spec, request, context, self._predict)
+        return await self._counted("Predict", request, context, self._predict)
 
     async def Classify(
         self, request: Any, context: Any
     ) -> classification_pb2.ClassificationResponse:
-        return await self._counted("Classify", request.model_spec, request, context, self._infer)
+        return await self._counted("Classify", request, context, self._infer)
 
     async def Regress(self, request: Any, context: Any) -> regression_pb2.RegressionResponse:
-        return await self._counted("Regress", request.model_spec, request, context, self._infer)
+        return await self._counted("Regress", request, context, self._infer)
 
     async def MultiInference(
         self, request: Any, context: Any
     ) -> inference_pb2.MultiInferenceResponse:
-        spec = request.tasks[0].model_spec if request.tasks else ModelSpec()
-        return await self._counted("MultiInference", spec, request, context, self._infer)
+        return await self._counted("MultiInference", request, context, self._infer)
 
     async def GetModelMetadata(
         self, request: Any, context: Any
@@ -124,12 +123,12 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
     async def _counted(
         self,
         name: str,
-        spec: ModelSpec,
         request: Any,
         context: Any,
         function: Callable[[ModelSpec, Any, float | None], Awaitable[Any]],
     ) -> Any:
         async def counted() -> Any:
+            spec = _spec(request)
             with self.requests.counted(spec.name, name, "GRPC"):
                 return await function(spec, request, context.time_remaining())
 
@@ -178,12 +177,13 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
         return response
 
     async def _metadata(self, request: Any) -> get_model_metadata_pb2.GetModelMetadataResponse:
+        spec = _spec(request)
         if not request.metadata_field:
             raise invalid("GetModelMetadataRequest must specify at least one metadata_field")
         for field in request.metadata_field:
             if field != "signature_def":
                 raise invalid(f"Metadata field {field} is not supported")
-        return self.requests.metadata(request.model_spec)
+        return self.requests.metadata(spec)
 
 
 class ModelService(model_service_pb2_grpc.ModelServiceServicer):
@@ -196,7 +196,7 @@ class ModelService(model_service_pb2_grpc.ModelServiceServicer):
         self, request: Any, context: Any
     ) -> get_model_status_pb2.GetModelStatusResponse:
         async def status() -> get_model_status_pb2.GetModelStatusResponse:
-            return self.requests.status(request.model_spec)
+            return self.requests.status(_spec(request))
 
         return await _answer(context, "GetModelStatus", status())
 
@@ -215,6 +215,19 @@ class ModelService(model_service_pb2_grpc.ModelServiceServicer):
         return await _answer(context, "HandleReloadConfigRequest", reload())
 
 
+def _spec(request: Any) -> ModelSpec:
+    """What a request is for.
+
+    Raises:
+        ServingError: INVALID_ARGUMENT, it does not say.
+    """
+    if isinstance(request, inference_pb2.MultiInferenceRequest):
+        return request.tasks[0].model_spec if request.tasks else ModelSpec()
+    if not request.HasField("model_spec"):
+        raise invalid("Missing ModelSpec")
+    return request.model_spec
+
+
 def _resolved(name: str, signature: str, version: int) -> ModelSpec:
     return ModelSpec(name=name, signature_name=signature, version={"value": version})
 
@@ -222,7 +235,10 @@ def _resolved(name: str, signature: str, version: int) -> ModelSpec:
 def _filtered(names: list[str], definition: Any) -> list[str]:
     for name in names:
         if name not in definition.outputs:
-            raise invalid(f"output tensor alias not found in signature: {name}")
+            raise invalid(
+                f"output tensor alias not found in signature: {name} Outputs expected to be in "
+                f"the set {{{','.join(sorted(definition.outputs))}}}."
+            )
         if names.count(name) > 1:
             raise invalid(f"duplicate output tensor alias: {name}")
     return names or list(definition.outputs)

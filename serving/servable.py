@@ -31,23 +31,28 @@ class Servable:
 
     Args:
         directory: of the SavedModel.
-        parallelism: threads of an operation, and operations at a time; 0 for one per core.
+        intra: threads of an operation; 0 for one per core.
+        inter: operations at a time; 0 for one per core.
 
     Raises:
         Exception: it cannot be loaded, or a warm-up record cannot be answered.
     """
 
-    def __init__(self, directory: Path, parallelism: int = 0) -> None:
+    def __init__(self, directory: Path, intra: int = 0, inter: int = 0) -> None:
         self.directory = directory
         self.signature_defs = _signature_defs(directory)
         self._inputs = {
             signature: {name: _Input(info) for name, info in definition.inputs.items()}
             for signature, definition in self.signature_defs.items()
         }
+        self._defaults = {
+            signature: {name: tf.make_ndarray(value) for name, value in definition.defaults.items()}
+            for signature, definition in self.signature_defs.items()
+        }
         config = tf.compat.v1.ConfigProto(
             allow_soft_placement=True,
-            intra_op_parallelism_threads=parallelism,
-            inter_op_parallelism_threads=parallelism,
+            intra_op_parallelism_threads=intra,
+            inter_op_parallelism_threads=inter,
         )
         self._session = tf.compat.v1.Session(graph=tf.Graph(), config=config)
         tf.compat.v1.saved_model.loader.load(self._session, ["serve"], str(directory))
@@ -61,13 +66,21 @@ class Servable:
         """A signature for Predict.
 
         Raises:
-            ServingError: FAILED_PRECONDITION, there is none of that name.
+            ServingError: FAILED_PRECONDITION, there is none of that name; or INTERNAL, it is for
+                nothing that is served.
         """
         if signature not in self.signature_defs:
             raise ServingError(
                 Code.FAILED_PRECONDITION, f'Serving signature key "{signature}" not found.'
             )
-        return self.signature_defs[signature]
+        definition = self.signature_defs[signature]
+        if definition.method_name not in inference.METHODS:  # such as TensorFlow's own, to begin
+            raise ServingError(
+                Code.INTERNAL,
+                "Expected prediction signature method_name to be one of "
+                f"{{{', '.join(inference.METHODS)}}}. Was: {definition.method_name}",
+            )
+        return definition
 
     def check(self, signature: str, inputs: Mapping[str, Any]) -> Arrays:
         """Inputs with the dtypes of their tensors.
@@ -77,9 +90,14 @@ class Servable:
             inputs: arrays by name.
 
         Raises:
-            ServingError: names, dtypes or shapes that do not fit.
+            ServingError: as `definition`; or INVALID_ARGUMENT, names, dtypes or shapes that do not
+                fit.
         """
+        self.definition(signature)
         expected = self._inputs[signature]
+        defaults = self._defaults[signature]
+        if defaults:
+            inputs = {**defaults, **inputs}
         if inputs.keys() != expected.keys():
             raise _other_names(set(inputs), set(expected))
         return {name: expected[name].fitting(name, value) for name, value in inputs.items()}
@@ -147,11 +165,7 @@ def _signature_defs(directory: Path) -> dict[str, meta_graph_pb2.SignatureDef]:
     saved = saved_model_pb2.SavedModel.FromString((directory / "saved_model.pb").read_bytes())
     for graph in saved.meta_graphs:
         if "serve" in graph.meta_info_def.tags:
-            return {
-                name: definition
-                for name, definition in graph.signature_def.items()
-                if not name.startswith("__")
-            }
+            return dict(graph.signature_def)
     raise ServingError(Code.NOT_FOUND, f"{directory} has no graph with the tag serve")
 
 
@@ -192,6 +206,7 @@ class _Input:
 def _other_names(sent: set[str], expected: set[str]) -> ServingError:
     extra, missing = sorted(sent - expected), sorted(expected - sent)
     return invalid(
-        f"input size does not match signature: {len(sent)}!={len(expected)}; "
+        f"input size does not match signature: {len(sent)}!={len(expected)} "
+        f"len({{{','.join(sorted(sent))}}}) != len({{{','.join(sorted(expected))}}}). "
         f"Sent extra: {{{','.join(extra)}}}. Missing but required: {{{','.join(missing)}}}."
     )

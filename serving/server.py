@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("serving")
 
 GRACE_SECONDS = 5
+METRICS_PATH = "/monitoring/prometheus/metrics"  # where a configuration names none
 PORT = click.IntRange(0, 65535)
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 SECONDS = click.FloatRange(min=0.01)
@@ -48,6 +49,9 @@ class Options:
     ssl_config_file: Path | None
     rest_api_timeout_in_ms: int
     tensorflow_session_parallelism: int
+    tensorflow_intra_op_parallelism: int
+    tensorflow_inter_op_parallelism: int
+    allow_version_labels_for_unavailable_models: bool
     max_concurrent_requests: int
     demo_page: bool
 
@@ -97,7 +101,29 @@ class Options:
     default=0,
     type=click.IntRange(0),
     show_default=True,
-    help="Threads of a run; 0 for one per core.",
+    help="Both of the next two.",
+)
+@click.option(
+    "--tensorflow_intra_op_parallelism",
+    default=0,
+    type=click.IntRange(0),
+    show_default=True,
+    help="Threads of an operation; 0 for one per core.",
+)
+@click.option(
+    "--tensorflow_inter_op_parallelism",
+    default=0,
+    type=click.IntRange(0),
+    show_default=True,
+    help="Operations at a time; 0 for one per core.",
+)
+@click.option(
+    "--allow_version_labels_for_unavailable_models",
+    is_flag=False,
+    flag_value=True,
+    default=False,
+    type=bool,
+    help="New labels may name versions that are not loaded yet, as all are at the start.",
 )
 @click.option(
     "--max_concurrent_requests",
@@ -183,7 +209,7 @@ async def _serve(options: Options) -> None:
 async def _start(options: Options, stack: contextlib.AsyncExitStack) -> None:
     from serving import config_files, demo_page, rest, rpc
     from serving.batching import BatchingParameters
-    from serving.models import Models, checked, single
+    from serving.models import Models, single
     from serving.monitoring import Metrics
     from serving.requests import Requests
     from serving.runner import Runner
@@ -194,7 +220,6 @@ async def _start(options: Options, stack: contextlib.AsyncExitStack) -> None:
     else:
         assert options.model_base_path is not None  # checked
         config = single(options.model_name, options.model_base_path)
-    checked(config)
     batching = BatchingParameters() if options.enable_batching else None
     if options.batching_parameters_file:
         batching = BatchingParameters.of(
@@ -203,8 +228,14 @@ async def _start(options: Options, stack: contextlib.AsyncExitStack) -> None:
     page = None
     if options.monitoring_config_file:
         page = config_files.read_monitoring(options.monitoring_config_file)
-    parallelism = options.tensorflow_session_parallelism
-    models = Models(lambda directory: Servable(directory, parallelism))
+    both = options.tensorflow_session_parallelism
+    intra = both or options.tensorflow_intra_op_parallelism
+    inter = both or options.tensorflow_inter_op_parallelism
+    models = Models(
+        lambda directory: Servable(directory, intra, inter),
+        options.allow_version_labels_for_unavailable_models,
+    )
+    _check_models(models, config, options)
     metrics = Metrics()
     runner = Runner(metrics, options.max_concurrent_requests, batching)
     requests = Requests(models, runner, metrics)
@@ -212,7 +243,7 @@ async def _start(options: Options, stack: contextlib.AsyncExitStack) -> None:
     server, health = rpc.server(requests)
     await _open_rpc(server, options, stack)
     if options.rest_api_port:
-        path = page.path if page and page.enable else None
+        path = (page.path or METRICS_PATH) if page and page.enable else None
         pages = demo_page.routes(models) if options.demo_page else ()
         app = rest.application(requests, options.rest_api_timeout_in_ms / 1000, path, pages)
         await _open_rest(app, options, stack)
@@ -222,6 +253,20 @@ async def _start(options: Options, stack: contextlib.AsyncExitStack) -> None:
         log.info("page: http://%s:%d%s", options.address, options.rest_api_port, demo_page.PATH)
     following = asyncio.create_task(_follow(models, config, options, health))
     stack.callback(following.cancel)
+
+
+def _check_models(models: Models, config: ModelServerConfig, options: Options) -> None:
+    """What TF Serving finds wrong with a configuration at the start, with the remedy for labels."""
+    from serving.errors import Code, ServingError
+
+    try:
+        models.check(config)
+    except ServingError as error:
+        remedy = ""
+        if error.code == Code.FAILED_PRECONDITION:
+            remedy = "; give --allow_version_labels_for_unavailable_models=true"
+        file = options.model_config_file
+        raise ServingError(error.code, f"{f'{file}: ' if file else ''}{error}{remedy}") from None
 
 
 async def _open_rpc(server: Any, options: Options, stack: contextlib.AsyncExitStack) -> None:
@@ -279,8 +324,8 @@ async def _follow(models: Models, config: ModelServerConfig, options: Options, h
             try:
                 changed = config_files.read_models(file)
                 if changed != config:
+                    await asyncio.to_thread(models.apply, changed)
                     config = changed
-                    await asyncio.to_thread(models.apply, config)
             except (ConfigError, ServingError) as error:
                 log.error("%s: %s", file, error)
 

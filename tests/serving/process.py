@@ -47,7 +47,7 @@ class Address:
     """
 
     def __init__(self, rest: str, rpc: str) -> None:
-        self.rest = rest
+        self.rest, self.rpc = rest, rpc
         self.rest_port, self.port = (int(a.rpartition(":")[2]) for a in (rest, rpc))
         self.channel = grpc.insecure_channel(rpc)
         self.predictions = prediction_service_pb2_grpc.PredictionServiceStub(self.channel)
@@ -65,6 +65,16 @@ class Address:
             reply = connection.getresponse()
             assert reply.headers["Content-Type"].startswith("application/json")
             return reply.status, json.loads(reply.read())
+        finally:
+            connection.close()
+
+    def page(self, path: str) -> tuple[int, str]:
+        """Status and text of a page."""
+        connection = http.client.HTTPConnection(self.rest, timeout=DEADLINE)
+        try:
+            connection.request("GET", path)
+            reply = connection.getresponse()
+            return reply.status, reply.read().decode()
         finally:
             connection.close()
 

@@ -13,10 +13,10 @@ from tests.serving.saved_models import save_everything, save_half
 
 v1 = tf.compat.v1
 METHODS = "tensorflow/serving/"
-CONFIG = "models.config"
+CONFIG, MONITORING = "models.config", "monitoring.config"
 
 
-def make(directory: Path, seen_as: Path | None = None) -> Path:
+def make(directory: Path, seen_as: Path | None = None) -> list[str]:
     """Writes all models, and the configuration that serves them.
 
     Args:
@@ -24,7 +24,7 @@ def make(directory: Path, seen_as: Path | None = None) -> Path:
         seen_as: the same directory as the server sees it, such as a container's mount.
 
     Returns:
-        The configuration's file.
+        Flags of a server that serves them.
     """
     save_everything(directory / "model" / "7")
     save_half_plus_two(directory / "half_plus_two" / "123")
@@ -33,9 +33,15 @@ def make(directory: Path, seen_as: Path | None = None) -> Path:
     save_types(directory / "types" / "1")
     shutil.copytree(directory / "versions", directory / "some")
     shutil.copytree(directory / "versions" / "1", directory / "latest" / "1")
-    file = directory / CONFIG
-    file.write_text(config(seen_as or directory))
-    return file
+    place = seen_as or directory
+    (directory / CONFIG).write_text(config(place))
+    (directory / MONITORING).write_text("prometheus_config { enable: true }\n")
+    return [
+        f"--model_config_file={place / CONFIG}",
+        f"--monitoring_config_file={place / MONITORING}",
+        # Without it, TF Serving does not start with labels: no version is loaded yet.
+        "--allow_version_labels_for_unavailable_models=true",
+    ]
 
 
 def config(place: Path) -> str:
@@ -152,8 +158,4 @@ def save_types(directory: Path) -> None:
 if __name__ == "__main__":
     target = Path(sys.argv[1]).resolve()
     as_seen = Path(sys.argv[2]) if len(sys.argv) > 2 else target
-    make(target, as_seen)
-    print(
-        f"tensorflow_model_server --port=8500 --rest_api_port=8501 "
-        f"--model_config_file={as_seen / CONFIG} --file_system_poll_wait_seconds=1"
-    )
+    print("tensorflow_model_server --port=8500 --rest_api_port=8501", *make(target, as_seen))

@@ -12,9 +12,11 @@ import pytest
 import tensorflow as tf
 from tensorflow.core.framework import tensor_pb2
 from tensorflow_serving.apis import (
+    classification_pb2,
     get_model_metadata_pb2,
     get_model_status_pb2,
     predict_pb2,
+    regression_pb2,
 )
 
 from tests.serving.process import Address, until
@@ -95,14 +97,23 @@ def test_output_filter(server: Address) -> None:
 @pytest.mark.parametrize(
     ("inputs", "error"),
     [
-        ({}, "0!=1; Sent extra: {}. Missing but required: {x}."),
-        ({"x": 1.0, "z": 1.0, "a": 1.0}, "3!=1; Sent extra: {a,z}. Missing but required: {}."),
-        ({"z": 1.0}, "1!=1; Sent extra: {z}. Missing but required: {x}."),
+        ({}, "0!=1 len({}) != len({x}). Sent extra: {}. Missing but required: {x}."),
+        (
+            {"x": 1.0, "z": 1.0, "a": 1.0},
+            "3!=1 len({a,x,z}) != len({x}). Sent extra: {a,z}. Missing but required: {}.",
+        ),
     ],
 )
 def test_inputs_that_do_not_match(server: Address, inputs: Any, error: str) -> None:
     details = error_of(Status.INVALID_ARGUMENT, server.predictions.Predict, predict_request(inputs))
     assert details == f"input size does not match signature: {error}"
+
+
+def test_an_input_of_another_name(server: Address) -> None:
+    request = predict_request({"z": floats(1)})
+    error = error_of(Status.INVALID_ARGUMENT, server.predictions.Predict, request)
+    assert "x" in error
+    assert "z" in error
 
 
 @pytest.mark.embedded  # its own words, or limits
@@ -172,7 +183,7 @@ def test_repeated_values_are_filled_up(server: Address) -> None:
         ({"version": 8}, Status.NOT_FOUND, "Servable not found for request: Specific(model, 8)"),
         ({"version": 0}, Status.NOT_FOUND, "Servable not found for request: Specific(model, 0)"),
         ({"version": -1}, Status.NOT_FOUND, "Servable not found for request: Specific(model, -1)"),
-        ({"model": ""}, Status.INVALID_ARGUMENT, "Missing ModelSpec"),
+        ({"model": ""}, Status.INVALID_ARGUMENT, "ModelSpec has no name specified."),
     ],
 )
 def test_what_is_not_there(server: Address, options: Any, code: Any, error: str) -> None:
@@ -209,9 +220,9 @@ def test_metadata(server: Address) -> None:
     ("name", "fields", "code", "error"),
     [
         ("model", [], Status.INVALID_ARGUMENT, "must specify at least one metadata_field"),
-        ("model", ["other"], Status.INVALID_ARGUMENT, "Metadata field other is not supported"),
+        ("model", ["other"], Status.INVALID_ARGUMENT, "is not supported"),
         ("other", ["signature_def"], Status.NOT_FOUND, "Servable not found for request"),
-        ("", ["signature_def"], Status.INVALID_ARGUMENT, "Missing ModelSpec"),
+        ("", ["signature_def"], Status.INVALID_ARGUMENT, "ModelSpec has no name specified."),
     ],
 )
 def test_metadata_errors(server: Address, name: str, fields: Any, code: Any, error: str) -> None:
@@ -241,11 +252,44 @@ def test_status(server: Address, version: int | None) -> None:
         ("other", None, Status.NOT_FOUND, "Could not find any versions of model other"),
         ("model", 8, Status.NOT_FOUND, "Could not find version 8 of model model"),
         ("model", 0, Status.NOT_FOUND, "Could not find version 0 of model model"),
-        ("", None, Status.INVALID_ARGUMENT, "Missing ModelSpec"),
+        ("", None, Status.NOT_FOUND, "Could not find any versions of model "),
     ],
 )
 def test_status_errors(server: Address, name: str, version: Any, code: Any, error: str) -> None:
     assert error_of(code, server.models.GetModelStatus, status_request(name, version)) == error
+
+
+@pytest.mark.parametrize(
+    ("stub", "method", "request_type"),
+    [
+        ("predictions", "Predict", predict_pb2.PredictRequest),
+        ("predictions", "Classify", classification_pb2.ClassificationRequest),
+        ("predictions", "Regress", regression_pb2.RegressionRequest),
+        ("predictions", "GetModelMetadata", get_model_metadata_pb2.GetModelMetadataRequest),
+        ("models", "GetModelStatus", get_model_status_pb2.GetModelStatusRequest),
+    ],
+)
+def test_requests_that_name_no_model(
+    server: Address, stub: str, method: str, request_type: Any
+) -> None:
+    call = getattr(getattr(server, stub), method)
+    assert error_of(Status.INVALID_ARGUMENT, call, request_type()) == "Missing ModelSpec"
+
+
+def test_a_signature_that_is_not_for_requests(server: Address) -> None:
+    """TensorFlow's own, which is in the metadata too."""
+    request = predict_request({}, "__saved_model_init_op")
+    error = error_of(Status.INTERNAL, server.predictions.Predict, request)
+    assert "Expected prediction signature method_name to be one of" in error
+
+
+def test_predict_by_signatures_of_examples(server: Address) -> None:
+    example = tf.train.Example()
+    example.features.feature["x"].float_list.value.append(2)
+    inputs = {"inputs": strings(example.SerializeToString())}
+    for signature, output in (("regress_x_to_y", "outputs"), ("classify_x_to_y", "scores")):
+        request = predict_request(inputs, signature, "half_plus_two")
+        assert predict(server, request) == {output: [[3.0]]}
 
 
 def test_methods_that_are_not_there(server: Address) -> None:

@@ -33,6 +33,11 @@ def test_status(server: Address, path: str) -> None:
     assert server.call("GET", path) == (200, {"model_version_status": [version]})
 
 
+def test_the_case_of_paths(server: Address) -> None:
+    """Only these parts heed it: another METADATA is the status, another PREDICT malformed."""
+    assert server.call("GET", f"{MODEL}/METADATA") == server.call("GET", MODEL)
+
+
 @pytest.mark.parametrize("path", [f"{MODEL}/metadata", f"{MODEL}/versions/7/metadata"])
 def test_metadata(server: Address, path: str) -> None:
     status, body = server.call("GET", path)
@@ -98,6 +103,11 @@ def test_scalar_strings_and_bytes(server: Address) -> None:
         ("POST", f"{MODEL}/metadata"),
         ("POST", f"{MODEL}/versions/7"),
         ("POST", f"{MODEL}:explain"),
+        ("POST", f"{MODEL}:PREDICT"),
+        ("POST", f"{MODEL}/version/7:predict"),
+        ("POST", f"{MODEL}/label/stable:predict"),
+        ("POST", "/v1/models"),
+        ("GET", "/v1/models/debug/model"),
         ("POST", f"{MODEL}/versions/x:predict"),
         ("POST", f"{MODEL}/versions/-1:predict"),
         ("POST", f"{MODEL}/versions/7/labels/stable:predict"),
@@ -120,8 +130,9 @@ def test_outside_of_the_api(server: Address, method: str, path: str) -> None:
     assert error_of(server.call(method, path), 404)
 
 
-def test_missing_model_name(server: Address) -> None:
-    error = error_of(server.call("GET", "/v1/models"), 400)
+@pytest.mark.parametrize("path", ["/v1/models", "/v1/models/versions/1"])
+def test_missing_model_name(server: Address, path: str) -> None:
+    error = error_of(server.call("GET", path), 400)
     assert error == "Missing model name in request."
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from tensorflow_serving.apis import get_model_status_pb2
 
+from serving.client import Client, InvalidArgumentError
 from tests.serving.conformance.models import DTYPES
 from tests.serving.conformance.test_grpc import Status, floats
 from tests.serving.conformance.test_grpc import error_of as rpc_error
@@ -44,8 +45,8 @@ def test_a_version_that_the_policy_leaves_out(server: Address) -> None:
 def test_labels(server: Address, label: str, version: int) -> None:
     path = f"/v1/models/versions/labels/{label}"
     assert server.predict({"instances": [0]}, path) == (200, {"predictions": [version]})
-    _, status = server.call("GET", path)
-    assert [one["version"] for one in status["model_version_status"]] == [str(version)]
+    # The status is of all versions: TF Serving does not look at labels there.
+    assert server.call("GET", path) == server.call("GET", "/v1/models/versions")
     _, metadata = server.call("GET", f"{path}/metadata")
     assert metadata["model_spec"]["version"] == str(version)
     request = predict_request({"x": floats(0)}, model="versions")
@@ -60,10 +61,25 @@ def test_unknown_labels(server: Address, model: str) -> None:
     error = "Unrecognized servable version label: no"
     path = f"/v1/models/{model}/labels/no"
     assert rest_error(server.predict({"instances": [0]}, path), 400) == error
-    assert rest_error(server.call("GET", path), 400) == error
+    assert rest_error(server.call("GET", f"{path}/metadata"), 400) == error
+    assert server.call("GET", path)[0] == 200
     request = predict_request({"x": floats(0)}, model=model)
     request.model_spec.version_label = "no"
     assert rpc_error(Status.INVALID_ARGUMENT, server.predictions.Predict, request) == error
+
+
+@pytest.mark.parametrize("api", ["grpc", "rest"])
+def test_labels_by_the_client(server: Address, api: Any) -> None:
+    address = server.rpc if api == "grpc" else server.rest
+    for label, version in (("stable", 2), ("canary", 3)):
+        with Client(address, model="versions", label=label, api=api) as client:
+            assert client.metadata().version == version
+            assert client.predict({"x": 0.0}, signature="serving_default") == {"y": version}
+    with (
+        Client(address, model="versions", label="no", api=api) as client,
+        pytest.raises(InvalidArgumentError, match="Unrecognized servable version label: no"),
+    ):
+        client.predict({"x": 0.0}, signature="serving_default")
 
 
 def values(dtype: Any) -> list[Any]:
@@ -90,7 +106,6 @@ def test_json_of_dtypes_and_shapes(server: Address, dtype: Any, shape: tuple[int
     [
         ("int32", 1.0),
         ("int32", 2**31),
-        ("uint8", -1),
         ("int64", "1"),
         ("float32", "1"),
         ("float32", True),
@@ -106,6 +121,13 @@ def test_json_of_dtypes_and_shapes(server: Address, dtype: Any, shape: tuple[int
 def test_json_of_other_types_is_refused(server: Address, dtype: str, value: Any) -> None:
     body = {"signature_name": dtype, "inputs": [value]}
     assert rest_error(server.predict(body, "/v1/models/types"), 400)
+
+
+@pytest.mark.embedded  # TF Serving takes what fits into 32 bits, and drops the higher ones
+@pytest.mark.parametrize(("dtype", "value"), [("uint8", -1), ("int8", 128), ("int16", 2**15)])
+def test_json_of_small_integers_that_do_not_fit(server: Address, dtype: str, value: int) -> None:
+    body = {"signature_name": dtype, "inputs": [value]}
+    assert "not of expected type" in rest_error(server.predict(body, "/v1/models/types"), 400)
 
 
 def test_integers_are_floats(server: Address) -> None:
