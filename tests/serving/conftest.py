@@ -1,9 +1,14 @@
 from __future__ import annotations
 
+import datetime
+import ipaddress
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from tests.serving.process import Server
 from tests.serving.saved_models import save_everything, save_half, save_shop
@@ -62,3 +67,27 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Server]]:
     yield start_one
     for one in running:
         one.close()
+
+
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A certificate of this address that vouches for itself, and its key."""
+    place, key = tmp_path_factory.mktemp("tls"), ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "test")])
+    now, day = datetime.datetime.now(datetime.UTC), datetime.timedelta(1)
+    signed = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - day)
+        .not_valid_after(now + day)
+        .add_extension(
+            x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), False
+        )
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), True)
+        .sign(key, hashes.SHA256())
+    )
+    pem = serialization.Encoding.PEM
+    (place / "public.pem").write_bytes(signed.public_bytes(pem))
+    (place / "private.pem").write_bytes(
+        key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    )
+    return place / "public.pem", place / "private.pem"

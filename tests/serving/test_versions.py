@@ -15,6 +15,7 @@ import tensorflow as tf
 from tensorflow_serving.apis import prediction_log_pb2
 from tensorflow_serving.apis.get_model_status_pb2 import ModelVersionStatus
 from tensorflow_serving.apis.model_pb2 import ModelSpec
+from tensorflow_serving.config.model_server_config_pb2 import ModelServerConfig
 
 from serving.errors import Code, ServingError
 from serving.models import Model, Models, single
@@ -330,3 +331,33 @@ def test_a_server_follows_its_base_path_until_sigint(
     assert server.predict({"instances": [0]}, "/v1/models/model/versions/1")[0] == 404
     assert server.stop(signal.SIGINT) == 0
     assert "Traceback" not in server.log.read_text()
+
+
+def labelled(base: Path, **labels: int) -> ModelServerConfig:
+    config = single("m", base)
+    for label, version in labels.items():
+        config.model_config_list.config[0].version_labels[label] = version
+    return config
+
+
+@pytest.mark.parametrize("early", [False, True])
+def test_labels_need_loaded_versions(halves: Path, base: Path, early: bool) -> None:
+    shutil.copytree(halves / "two", base / "1")
+    models = Models(early_labels=early)
+    if early:
+        models.apply(labelled(base, stable=1))
+    else:
+        with pytest.raises(ServingError, match="assign label to version 1 of model m") as raised:
+            models.apply(labelled(base, stable=1))
+        assert raised.value.code == Code.FAILED_PRECONDITION
+        assert not models.known("m")
+        models.apply(single("m", base))
+        models.apply(labelled(base, stable=1))
+    shutil.copytree(halves / "three", base / "2")
+    with pytest.raises(ServingError, match="assign label to version 2 of model m"):
+        models.apply(labelled(base, stable=2))
+    spec = ModelSpec(name="m", version_label="stable")
+    assert models.get(spec)[0] == 1
+    models.poll()
+    models.apply(labelled(base, stable=2))
+    assert models.get(spec)[0] == 2
