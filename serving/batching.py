@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import math
 import os
+import time
 from collections import deque
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +21,8 @@ from serving.errors import Code, ServingError, invalid
 from serving.inference import Arrays
 from serving.servable import Servable
 
+MAX_PADDED = 2**23  # values of an input in a batch, lest one long list makes a thousand
+
 
 @dataclass(frozen=True)
 class BatchingParameters:
@@ -31,7 +35,7 @@ class BatchingParameters:
         num_batch_threads: batches that run at a time.
         allowed_batch_sizes: to which batches are filled up, the last one `max_batch_size`.
         pad_variable_length_inputs: whether rows of other lengths go into one batch, filled up with
-            `""` and 0.
+            missing values: `""`, NaN or 0.
     """
 
     max_batch_size: int = 1_000
@@ -81,23 +85,43 @@ class BatchingParameters:
         return next((allowed for allowed in self.allowed_batch_sizes if allowed >= size), size)
 
 
-@dataclass
+@dataclass(eq=False)
 class _Task:
     inputs: Arrays
     size: int
     future: asyncio.Future[Arrays]
+    deadline: float | None  # of time.monotonic
 
 
-@dataclass
+@dataclass(eq=False)
 class _Batch:
     servable: Servable
     signature: str
     due: float  # time of the loop from which on it need not be full
     tasks: list[_Task] = field(default_factory=list)
+    started: bool = False
+    shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)  # of rows, when padded
 
     @property
     def size(self) -> int:
         return sum(task.size for task in self.tasks)
+
+    def takes(self, task: _Task, rows: int) -> bool:
+        """Whether a task fits in, where so many rows are allowed."""
+        size = self.size + task.size
+        padded = (math.prod(shape) * size for shape in self._wider(task).values())
+        return size <= rows and (not self.tasks or max(padded) <= MAX_PADDED)
+
+    def add(self, task: _Task) -> None:
+        """Takes a task."""
+        self.shapes = self._wider(task)
+        self.tasks.append(task)
+
+    def _wider(self, task: _Task) -> dict[str, tuple[int, ...]]:
+        return {
+            name: tuple(map(max, value.shape[1:], self.shapes.get(name, value.shape[1:])))
+            for name, value in task.inputs.items()
+        }
 
 
 class Batcher:
@@ -118,13 +142,16 @@ class Batcher:
         self._queues: dict[Any, deque[_Batch]] = {}
         self._timer: asyncio.TimerHandle | None = None
 
-    async def run(self, servable: Servable, signature: str, inputs: Arrays) -> Arrays:
+    async def run(
+        self, servable: Servable, signature: str, inputs: Arrays, timeout: float | None = None
+    ) -> Arrays:
         """Outputs of a signature, run together with other requests.
 
         Args:
             servable: that has it.
             signature: its name; `batchable` says of which ones.
             inputs: with the same number of rows each, one at least.
+            timeout: seconds after which nobody waits for them any more.
 
         Raises:
             ServingError: UNAVAILABLE, the queue is full; INVALID_ARGUMENT, rows too many or of
@@ -138,15 +165,21 @@ class Batcher:
             limit = self.parameters.max_batch_size
             raise invalid(f"Task size {size} is larger than maximum input batch size {limit}")
         loop = asyncio.get_running_loop()
-        task = _Task(inputs, size, loop.create_future())
-        self._enqueue(servable, signature, task, loop.time())
+        deadline = None if timeout is None else time.monotonic() + timeout
+        task = _Task(inputs, size, loop.create_future(), deadline)
+        batch = self._enqueue(servable, signature, task, loop.time())
         self._start()
-        return await task.future
+        try:
+            return await task.future
+        except asyncio.CancelledError:  # given up; it leaves room and memory
+            if not batch.started:
+                batch.tasks.remove(task)
+            raise
 
-    def _enqueue(self, servable: Servable, signature: str, task: _Task, now: float) -> None:
+    def _enqueue(self, servable: Servable, signature: str, task: _Task, now: float) -> _Batch:
         shapes = tuple(self._row(task.inputs[name]) for name in sorted(task.inputs))
         queue = self._queues.setdefault((servable, signature, shapes), deque())
-        if not queue or queue[-1].size + task.size > self.parameters.max_batch_size:
+        if not queue or not queue[-1].takes(task, self.parameters.max_batch_size):
             if len(queue) >= self.parameters.max_enqueued_batches:
                 raise ServingError(
                     Code.UNAVAILABLE,
@@ -154,7 +187,8 @@ class Batcher:
                 )
             due = now + self.parameters.batch_timeout_micros / 1e6
             queue.append(_Batch(servable, signature, due))
-        queue[-1].tasks.append(task)
+        queue[-1].add(task)
+        return queue[-1]
 
     def _row(self, array: np.ndarray[Any, Any]) -> tuple[int, ...] | int:
         """What is equal in a batch: the shape of a row, or its rank where rows are padded."""
@@ -171,6 +205,7 @@ class Batcher:
             batch = queue.popleft()
             if not queue:
                 del self._queues[key]
+            batch.started = True
             batch.tasks = [task for task in batch.tasks if not task.future.done()]  # given up
             if batch.tasks:
                 self._running += 1
@@ -201,8 +236,9 @@ class Batcher:
         try:
             return list(self._together(batch, batch.tasks))
         except Exception as error:
-            if len(batch.tasks) == 1:
-                return [error]
+            late = isinstance(error, ServingError) and error.code == Code.DEADLINE_EXCEEDED
+            if late or len(batch.tasks) == 1:
+                return [error for _ in batch.tasks]
         found: list[Arrays | Exception] = []
         for task in batch.tasks:
             try:
@@ -218,7 +254,11 @@ class Batcher:
             name: merged([task.inputs[name] for task in tasks], filled_up)
             for name in tasks[0].inputs
         }
-        outputs = batch.servable.run(batch.signature, inputs)
+        deadlines = [task.deadline for task in tasks if task.deadline is not None]
+        timeout = None
+        if len(deadlines) == len(tasks):
+            timeout = max(deadlines) - time.monotonic()
+        outputs = batch.servable.run(batch.signature, inputs, timeout)
         for name, array in outputs.items():
             if array.ndim == 0 or len(array) != filled_up:
                 raise ServingError(
@@ -252,7 +292,7 @@ def merged(arrays: list[np.ndarray[Any, Any]], size: int) -> np.ndarray[Any, Any
     """Rows of arrays in one, filled up with copies of the last one's first row.
 
     Args:
-        arrays: of one rank and dtype; shorter rows are padded at their end.
+        arrays: of one rank and dtype; shorter rows are padded at their end by `""`, NaN or 0.
         size: rows of the result.
     """
     shape = np.max([array.shape[1:] for array in arrays], axis=0).astype(int)
@@ -265,4 +305,5 @@ def merged(arrays: list[np.ndarray[Any, Any]], size: int) -> np.ndarray[Any, Any
 
 def _padded(array: np.ndarray[Any, Any], shape: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     widths = [(0, 0), *((0, int(gap)) for gap in shape - array.shape[1:])]
-    return np.pad(array, widths, constant_values=b"" if array.dtype.kind == "O" else 0)
+    missing: Any = {"O": b"", "f": np.nan}.get(array.dtype.kind, 0)
+    return np.pad(array, widths, constant_values=missing)

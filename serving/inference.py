@@ -24,6 +24,8 @@ CLASSIFY, REGRESS = "tensorflow/serving/classify", "tensorflow/serving/regress"
 METHODS = ("tensorflow/serving/predict", CLASSIFY, REGRESS)
 INPUTS, CLASSES, SCORES, OUTPUTS = "inputs", "classes", "scores", "outputs"
 
+MAX_BYTES = 64 * 2**20  # of a request, as sent and as tensors
+
 Arrays = dict[str, np.ndarray[Any, Any]]
 
 
@@ -129,14 +131,30 @@ def examples(given: input_pb2.Input) -> np.ndarray[Any, Any]:
     """Serialized examples, (n,), each with the context that they share.
 
     Raises:
-        ServingError: INVALID_ARGUMENT, there is none.
+        ServingError: INVALID_ARGUMENT, there is none, or the context is too large.
     """
     context, listed = b"", given.example_list
     if given.WhichOneof("kind") == "example_list_with_context":
         listed = given.example_list_with_context
         context = listed.context.SerializeToString()
+    return serialized(with_context(context, [e.SerializeToString() for e in listed.examples]))
+
+
+def with_context(context: bytes, examples: list[bytes]) -> list[bytes]:
+    """Examples, each with the context that they share.
+
+    Raises:
+        ServingError: INVALID_ARGUMENT, so many copies of it would be too large.
+    """
+    if not context:
+        return examples
+    if len(context) * len(examples) > MAX_BYTES:
+        raise invalid(
+            f"A context of {len(context)} bytes for {len(examples)} examples makes more than "
+            f"{MAX_BYTES} bytes; send fewer examples at a time"
+        )
     # The one message after the other parses as the two merged.
-    return serialized([context + example.SerializeToString() for example in listed.examples])
+    return [context + example for example in examples]
 
 
 def serialized(values: Sequence[bytes]) -> np.ndarray[Any, Any]:

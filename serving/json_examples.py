@@ -12,6 +12,7 @@ from tensorflow.core.example.example_pb2 import Example
 from tensorflow.core.example.feature_pb2 import Feature
 
 from serving.errors import invalid
+from serving.inference import with_context
 from serving.json_tensor import (
     decoded,
     encoded,
@@ -48,7 +49,7 @@ def parse_examples(body: bytes) -> tuple[str, list[bytes]]:
         )
     if not examples:
         raise invalid(f"JSON Value: {shown(document)} 'examples' value is an empty array")
-    return signature, [context + _example(value) for value in examples]
+    return signature, with_context(context, [_example(value) for value in examples])
 
 
 def classify_response(results: list[list[tuple[bytes, float]]]) -> bytes:

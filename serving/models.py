@@ -86,6 +86,11 @@ class Model:
             if any(version in self._loaded for version in wanted):
                 self._unload(set(self._loaded) - set(wanted))
 
+    def close(self) -> None:
+        """Ends the runs that still go on."""
+        for servable in list(self._loaded.values()):
+            servable.close()
+
     def end(self) -> None:
         """Drops all versions."""
         with self._lock:
@@ -241,6 +246,11 @@ class Models:
         """Looks for new versions of every model."""
         for model in list(self._models.values()):
             model.poll()
+
+    def close(self) -> None:
+        """Ends the runs that still go on."""
+        for model in list(self._models.values()):
+            model.close()
 
     @property
     def ready(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -112,6 +113,9 @@ class Requests:
             code = Code.OK
         except ServingError as error:
             code = error.code
+            raise
+        except asyncio.CancelledError:
+            code = Code.CANCELLED
             raise
         finally:
             if self.models.known(model):  # names of others have no end

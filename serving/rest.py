@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import re
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from typing import Any
 from urllib.parse import unquote
 
@@ -16,7 +17,7 @@ from tensorflow_serving.apis import get_model_metadata_pb2
 from tensorflow_serving.apis.model_pb2 import ModelSpec
 
 from serving import inference, json_examples, json_tensor
-from serving.errors import ServingError, invalid
+from serving.errors import Code, ServingError, invalid
 from serving.requests import Requests
 from serving.versions import MAX_VERSION
 
@@ -26,7 +27,9 @@ _CALL = re.compile(
 )
 _GET = re.compile(rf"(?i)/v1/models(?:/(?P<name>[^/:]+))?{_VERSION}(?:/(?P<part>metadata))?")
 
-MAX_BODY = 64 * 2**20
+MAX_BODY = inference.MAX_BYTES
+MAX_BODIES = 16 * MAX_BODY  # of all requests together, so that many large ones cannot take all
+IDLE_SECONDS = 75  # of a connection without a request, or with half of one's headers
 SMALL_BODY = 64 * 2**10  # parsed in less time than a thread's turn takes
 
 log = logging.getLogger("serving")
@@ -49,7 +52,7 @@ def application(
         pages: for people, beside the API.
     """
     api = _Api(requests, timeout)
-    app = web.Application(client_max_size=MAX_BODY)
+    app = web.Application()
     if metrics_path:
         app.router.add_get(metrics_path, api.metrics)
     app.router.add_routes(pages)
@@ -57,11 +60,40 @@ def application(
     return app
 
 
+def runner(app: web.Application, grace: float, idle: float = IDLE_SECONDS) -> web.AppRunner:
+    """What runs the application; who hangs up has no more work done.
+
+    Args:
+        app: as `application` makes it.
+        grace: seconds that requests have to end when the server does.
+        idle: seconds after which a connection without a whole request is closed.
+    """
+    return web.AppRunner(
+        app,
+        access_log=None,
+        handler_cancellation=True,
+        keepalive_timeout=idle,
+        shutdown_timeout=grace,
+    )
+
+
 class _Api:
     def __init__(self, requests: Requests, timeout: float) -> None:
         self.requests, self.timeout = requests, timeout
+        self._held = 0  # bytes of bodies
 
     async def handle(self, request: web.Request) -> web.Response:
+        response = await self._response(request)
+        try:
+            async with asyncio.timeout(self.timeout):
+                await response.prepare(request)
+                await response.write_eof()
+        except TimeoutError:  # the client does not read, and would hold the body for ever
+            if request.transport:
+                request.transport.abort()
+        return response
+
+    async def _response(self, request: web.Request) -> web.Response:
         try:
             path = request.rel_url.raw_path
             if not path.lower().startswith("/v1/"):
@@ -77,7 +109,7 @@ class _Api:
         except TimeoutError:
             return _error(504, "Timed out")
         except Exception:  # whatever it is, the client reads no more of it
-            log.exception("%s %s", request.method, request.path)
+            log.exception("%s %s", request.method, request.rel_url.raw_path)
             return _error(500, "Internal error")
 
     async def metrics(self, request: web.Request) -> web.Response:
@@ -90,11 +122,11 @@ class _Api:
             spec, verb = _spec(call), call["verb"]
             if not verb.islower():  # as TF Serving, which heeds case here alone
                 raise malformed
-            body = await request.read()
-            with self.requests.counted(spec.name, verb, "REST"):
-                if verb == "predict":
-                    return await self._predict(spec, body)
-                return await self._infer(spec, verb, body)
+            async with self._body(request) as body:
+                with self.requests.counted(spec.name, verb, "REST"):
+                    if verb == "predict":
+                        return await self._predict(spec, body)
+                    return await self._infer(spec, verb, body)
         get = _GET.fullmatch(path)
         if request.method == "GET" and get:
             if not get["name"]:
@@ -103,6 +135,23 @@ class _Api:
                 return _metadata(self.requests.metadata(_spec(get)))
             return _proto_json(self.requests.status(_spec(get)))
         raise malformed
+
+    @contextlib.asynccontextmanager
+    async def _body(self, request: web.Request) -> AsyncIterator[bytes]:
+        body = bytearray()
+        try:
+            async for part in request.content.iter_any():
+                self._held += len(part)
+                body += part
+                if len(body) > MAX_BODY:
+                    raise web.HTTPRequestEntityTooLarge(MAX_BODY, len(body))
+                if self._held > MAX_BODIES:
+                    raise ServingError(
+                        Code.UNAVAILABLE, f"Request bodies take {MAX_BODIES} bytes; try again later"
+                    )
+            yield bytes(body)
+        finally:
+            self._held -= len(body)
 
     async def _predict(self, spec: ModelSpec, body: bytes) -> bytes:
         request = await self._parsed(body, json_tensor.parse_predict)

@@ -33,7 +33,7 @@ from serving import inference
 from serving.errors import ServingError, invalid
 from serving.requests import Requests
 
-MAX_MESSAGE = 64 * 2**20
+MAX_MESSAGE = inference.MAX_BYTES
 
 log = logging.getLogger("serving")
 
@@ -58,21 +58,24 @@ _FIELDS = {
 }
 
 
-def server(requests: Requests) -> tuple[grpc.aio.Server, health.aio.HealthServicer]:
+def server(requests: Requests, timeout: float) -> tuple[grpc.aio.Server, health.aio.HealthServicer]:
     """The gRPC server, without a port yet, and what it tells of its health.
 
     Args:
         requests: that answers.
+        timeout: seconds before a prediction ends with DEADLINE_EXCEEDED, if not its client's.
     """
     result = grpc.aio.server(
+        # Those that wait or run, and as many whose messages are still on their way.
+        maximum_concurrent_rpcs=2 * requests.runner.limit,
         options=[
             ("grpc.max_receive_message_length", MAX_MESSAGE),
             ("grpc.max_send_message_length", MAX_MESSAGE),
             ("grpc.so_reuseport", 0),  # a port in use is an error
-        ]
+        ],
     )
     prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(
-        PredictionService(requests), result
+        PredictionService(requests, timeout), result
     )
     model_service_pb2_grpc.add_ModelServiceServicer_to_server(ModelService(requests), result)
     healthy = health.aio.HealthServicer()
@@ -96,8 +99,8 @@ async def _answer(context: Any, name: str, work: Awaitable[Any]) -> Any:
 class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
     """Predict, Classify, Regress, MultiInference and GetModelMetadata."""
 
-    def __init__(self, requests: Requests) -> None:
-        self.requests = requests
+    def __init__(self, requests: Requests, timeout: float) -> None:
+        self.requests, self.timeout = requests, timeout
 
     async def Predict(self, request: Any, context: Any) -> predict_pb2.PredictResponse:
         return await self._counted("Predict", request, context, self._predict)
@@ -125,21 +128,25 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
         name: str,
         request: Any,
         context: Any,
-        function: Callable[[ModelSpec, Any, float | None], Awaitable[Any]],
+        function: Callable[[ModelSpec, Any, float], Awaitable[Any]],
     ) -> Any:
+        patience = context.time_remaining()
+        timeout = self.timeout if patience is None else min(patience, self.timeout)
+
         async def counted() -> Any:
             spec = _spec(request)
             with self.requests.counted(spec.name, name, "GRPC"):
-                return await function(spec, request, context.time_remaining())
+                return await function(spec, request, timeout)
 
         return await _answer(context, name, counted())
 
     async def _predict(
-        self, spec: ModelSpec, request: predict_pb2.PredictRequest, timeout: float | None
+        self, spec: ModelSpec, request: predict_pb2.PredictRequest, timeout: float
     ) -> predict_pb2.PredictResponse:
         version, servable = self.requests.models.get(spec)
         signature = spec.signature_name or inference.DEFAULT_SIGNATURE
         wanted = _filtered(list(request.output_filter), servable.definition(signature))
+        _check_sizes(request.inputs)
         inputs = {name: _array(name, value) for name, value in request.inputs.items()}
         outputs = await self.requests.predict(spec.name, servable, signature, inputs, timeout)
         response = predict_pb2.PredictResponse(model_spec=_resolved(spec.name, signature, version))
@@ -147,7 +154,7 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
             response.outputs[name].CopyFrom(_proto(outputs[name]))
         return response
 
-    async def _infer(self, spec: ModelSpec, request: Any, timeout: float | None) -> Any:
+    async def _infer(self, spec: ModelSpec, request: Any, timeout: float) -> Any:
         version, servable = self.requests.models.get(spec)
         tasks = inference.tasks(request)
         examples = inference.examples(request.input)
@@ -244,19 +251,36 @@ def _filtered(names: list[str], definition: Any) -> list[str]:
     return names or list(definition.outputs)
 
 
+def _check_sizes(inputs: Any) -> None:
+    """Fewer values than elements are legal, so a few bytes could ask for all memory."""
+    left = MAX_MESSAGE
+    for name, value in inputs.items():
+        sizes = [dimension.size for dimension in value.tensor_shape.dim]
+        if value.tensor_shape.unknown_rank or min(sizes, default=0) < 0:
+            raise invalid(f"tensor parsing error: {name}")
+        # TensorFlow multiplies sizes beside a 0, too, and ends the process when that overflows.
+        left -= prod(max(size, 1) for size in sizes) * _bytes_of(value.dtype)
+        if left < 0:
+            raise invalid(f"tensor parsing error: {name} is larger than {MAX_MESSAGE} bytes")
+
+
+def _bytes_of(dtype: int) -> int:
+    try:
+        return int(tf.dtypes.as_dtype(dtype).size or 8)  # strings are pointers
+    except TypeError:  # none of TensorFlow's, as `make_ndarray` will say
+        return 8
+
+
 def _array(name: str, value: tensor_pb2.TensorProto) -> Any:
     sizes = [dimension.size for dimension in value.tensor_shape.dim]
-    # Fewer values than elements are legal, so a few bytes could ask for all memory.
-    if value.tensor_shape.unknown_rank or min(sizes, default=0) < 0 or prod(sizes) > MAX_MESSAGE:
-        raise invalid(f"tensor parsing error: {name}")
-    if value.dtype == types_pb2.DT_STRING and len(value.string_val) == prod(sizes):
-        # What make_ndarray does, in a third of the time: candidates have many strings.
-        array = np.empty(len(value.string_val), object)
-        array[:] = value.string_val
-        return array.reshape(sizes)
     try:
+        if value.dtype == types_pb2.DT_STRING and len(value.string_val) == prod(sizes):
+            # What make_ndarray does, in a third of the time: candidates have many strings.
+            array = np.empty(len(value.string_val), object)
+            array[:] = value.string_val
+            return array.reshape(sizes)
         return tf.make_ndarray(value)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise invalid(f"input {name}: {str(error).splitlines()[0]}") from None
 
 

@@ -59,6 +59,10 @@ class Servable:
         self._warm_up(directory / WARM_UP)
 
     def __del__(self) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Frees its memory, and ends the runs that still go on with CANCELLED."""
         if hasattr(self, "_session"):
             self._session.close()  # the graph is in reference cycles, and may stay for long
 
@@ -120,10 +124,11 @@ class Servable:
                 raise invalid(f"output {name} is of type {kind}, which has no values to send")
         fetches = {name: info.name for name, info in definition.outputs.items()}
         feeds = {definition.inputs[name].name: value for name, value in inputs.items()}
-        # 0 would be no limit at all.
-        options = timeout and RunOptions(timeout_in_ms=max(int(timeout * 1000), 1))
+        options = None
+        if timeout is not None:  # 0 would be no limit at all
+            options = RunOptions(timeout_in_ms=max(int(timeout * 1000), 1))
         try:
-            outputs = self._session.run(fetches, feeds, options or None)
+            outputs = self._session.run(fetches, feeds, options)
         except tf.errors.OpError as error:
             raise from_tensorflow(error) from None
         except (TypeError, ValueError) as error:

@@ -28,6 +28,7 @@ METRICS_PATH = "/monitoring/prometheus/metrics"  # where a configuration names n
 PORT = click.IntRange(0, 65535)
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 SECONDS = click.FloatRange(min=0.01)
+MILLISECONDS = click.IntRange(1)
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,7 @@ class Options:
     monitoring_config_file: Path | None
     ssl_config_file: Path | None
     rest_api_timeout_in_ms: int
+    grpc_timeout_in_ms: int
     tensorflow_session_parallelism: int
     tensorflow_intra_op_parallelism: int
     tensorflow_inter_op_parallelism: int
@@ -95,7 +97,20 @@ class Options:
     "--monitoring_config_file", type=FILE, help="Page for Prometheus: text of a MonitoringConfig."
 )
 @click.option("--ssl_config_file", type=FILE, help="TLS of gRPC: text form of an SSLConfig.")
-@click.option("--rest_api_timeout_in_ms", default=30_000, show_default=True, help="Of a request.")
+@click.option(
+    "--rest_api_timeout_in_ms",
+    default=30_000,
+    type=MILLISECONDS,
+    show_default=True,
+    help="Of a request.",
+)
+@click.option(
+    "--grpc_timeout_in_ms",
+    default=30_000,
+    type=MILLISECONDS,
+    show_default=True,
+    help="Of a request whose client does not say less.",
+)
 @click.option(
     "--tensorflow_session_parallelism",
     default=0,
@@ -235,12 +250,13 @@ async def _start(options: Options, stack: contextlib.AsyncExitStack) -> None:
         lambda directory: Servable(directory, intra, inter),
         options.allow_version_labels_for_unavailable_models,
     )
+    stack.callback(models.close)  # last of all: the process ends with the last run
     _check_models(models, config, options)
     metrics = Metrics()
     runner = Runner(metrics, options.max_concurrent_requests, batching)
     requests = Requests(models, runner, metrics)
 
-    server, health = rpc.server(requests)
+    server, health = rpc.server(requests, options.grpc_timeout_in_ms / 1000)
     await _open_rpc(server, options, stack)
     if options.rest_api_port:
         path = (page.path or METRICS_PATH) if page and page.enable else None
@@ -296,7 +312,9 @@ async def _open_rpc(server: Any, options: Options, stack: contextlib.AsyncExitSt
 async def _open_rest(app: Any, options: Options, stack: contextlib.AsyncExitStack) -> None:
     from aiohttp import web
 
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=GRACE_SECONDS)
+    from serving import rest
+
+    runner = rest.runner(app, GRACE_SECONDS)
     await runner.setup()
     stack.push_async_callback(runner.cleanup)
     await web.TCPSite(runner, options.address, options.rest_api_port).start()
@@ -318,16 +336,18 @@ async def _follow(models: Models, config: ModelServerConfig, options: Options, h
         serving = HealthCheckResponse.SERVING if models.ready else HealthCheckResponse.NOT_SERVING
         await health.set("", serving)
         await asyncio.sleep(options.file_system_poll_wait_seconds)
-        await asyncio.to_thread(models.poll)
-        if file and wait and loop.time() - looked >= wait:
-            looked = loop.time()
-            try:
+        try:
+            await asyncio.to_thread(models.poll)
+            if file and wait and loop.time() - looked >= wait:
+                looked = loop.time()
                 changed = config_files.read_models(file)
                 if changed != config:
                     await asyncio.to_thread(models.apply, changed)
                     config = changed
-            except (ConfigError, ServingError) as error:
-                log.error("%s: %s", file, error)
+        except (ConfigError, ServingError) as error:
+            log.error("%s: %s", file, error)
+        except Exception:  # whatever it is, the next look may find it gone
+            log.exception("looking for versions and configurations")
 
 
 if __name__ == "__main__":

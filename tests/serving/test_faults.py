@@ -56,7 +56,7 @@ def predict(requests: Requests, request: predict_pb2.PredictRequest) -> tuple[gr
     """Code and details of a gRPC prediction."""
 
     async def ask() -> tuple[grpc.StatusCode, str]:
-        server, _ = rpc.server(requests)
+        server, _ = rpc.server(requests, 30)
         port = server.add_insecure_port("127.0.0.1:0")
         await server.start()
         async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
