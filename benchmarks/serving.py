@@ -55,7 +55,7 @@ def main(run: Path, clients: tuple[int, ...], seconds: float, rows: int) -> None
     inputs = _a_request(export)
     table = [_bare(export, inputs, 1, seconds), _bare(export, inputs, rows, seconds)]
     for batching in (False, True):
-        with _server(export.parent, batching) as server:
+        with running(export.parent, batching) as server:
             found = asyncio.run(_measure(server, inputs, clients, seconds, rows, batching))
         table += found
     command = f"python -m benchmarks.serving --run {run}"
@@ -116,14 +116,20 @@ class _Running:
         fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
+    def resident(self) -> int:
+        """Bytes of memory."""
+        pages = Path(f"/proc/{self.process.pid}/statm").read_text().split()[1]
+        return int(pages) * os.sysconf("SC_PAGE_SIZE")
+
 
 @contextlib.contextmanager
-def _server(base: Path, batching: bool) -> Iterator[_Running]:
+def running(base: Path, batching: bool, *more: str) -> Iterator[_Running]:
+    """A server of the versions in a directory, with more flags."""
     with socket.socket() as one, socket.socket() as two, tempfile.TemporaryDirectory() as place:
         one.bind((HOST, 0))
         two.bind((HOST, 0))
         rest, rpc = one.getsockname()[1], two.getsockname()[1]
-        flags = [f"--model_base_path={base}", f"--rest_api_port={rest}", f"--port={rpc}"]
+        flags = [f"--model_base_path={base}", f"--rest_api_port={rest}", f"--port={rpc}", *more]
         if batching:
             file = Path(place) / "batching.config"
             file.write_text(BATCHING.format(wait=0, threads=1))
