@@ -124,7 +124,7 @@ def _list(count: int, listed: Listed) -> str:
         f'<li class="took">{escape(t)} ✓</li>' if took else f"<li>{escape(t)}</li>"
         for t, took in listed.items
     )
-    before = ", ".join(listed.history) or "nothing"
+    before = " · ".join(listed.history) or "nothing"
     note = "✓: the user took it afterwards. Users are the first ones of the split."
     text = f'<p class="none">after {escape(before)} (the newest first)</p><ol>{items}</ol>'
     return card(f"What user {count} is recommended", text, note)
