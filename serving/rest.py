@@ -29,6 +29,7 @@ _GET = re.compile(rf"(?i)/v1/models(?:/(?P<name>[^/:]+))?{_VERSION}(?:/(?P<part>
 
 MAX_BODY = inference.MAX_BYTES
 MAX_BODIES = 16 * MAX_BODY  # of all requests together, so that many large ones cannot take all
+LINGERING_SECONDS = 2  # in which the rest of a refused body is read, so that its client sees why
 IDLE_SECONDS = 75  # of a connection without a request, or with half of one's headers
 SMALL_BODY = 64 * 2**10  # parsed in less time than a thread's turn takes
 
@@ -56,7 +57,7 @@ def application(
     if metrics_path:
         app.router.add_get(metrics_path, api.metrics)
     app.router.add_routes(pages)
-    app.router.add_route("*", "/{path:.*}", api.handle)
+    app.router.add_route("*", r"/{path:[\s\S]*}", api.handle)  # lines may end in a path
     return app
 
 
@@ -73,6 +74,7 @@ def runner(app: web.Application, grace: float, idle: float = IDLE_SECONDS) -> we
         access_log=None,
         handler_cancellation=True,
         keepalive_timeout=idle,
+        lingering_time=LINGERING_SECONDS,
         shutdown_timeout=grace,
     )
 
