@@ -57,6 +57,15 @@ class Everything(Half):
     def constant(self) -> Any:
         return {"y": self.offset + 0.0}
 
+    @tf.function(input_signature=[tf.TensorSpec([], tf.float64, "seconds")])
+    def spin(self, seconds: Any) -> Any:
+        """Ends after so long, and touches nothing."""
+        end = tf.timestamp() + seconds
+        turns = tf.while_loop(
+            lambda turns: tf.timestamp() < end, lambda turns: turns + 1, [tf.constant(0, tf.int64)]
+        )
+        return {"spun": turns[0] > 0}
+
     @tf.function(input_signature=[tf.TensorSpec([], tf.string, "directory")])
     def wait(self, directory: Any) -> Any:
         """Says in a file that it has begun, and ends when it finds another."""
@@ -164,7 +173,7 @@ def save_half(directory: Path, offset: float) -> Path:
 def save_everything(directory: Path) -> Path:
     """A SavedModel of `Everything`."""
     model = Everything(2.0)
-    names = ("two", "below_ten", "binary", "read", "opaque", "constant", "wait")
+    names = ("two", "below_ten", "binary", "read", "opaque", "constant", "spin", "wait")
     signatures = {name: getattr(model, name) for name in names}
     signatures["serving_default"] = model.half
     tf.saved_model.save(model, str(directory), signatures)

@@ -78,11 +78,13 @@ def save_half_plus_two(directory: Path) -> None:
             for n, value in (("half", 0.5), ("two", 2.0), ("three", 3.0))
         )
         y = half * x + two
+        more = v1.placeholder(tf.float32, [None, 1], "more")
         y2, y3 = half * x + three, half * parsed["x2"] + three
         labels = tf.strings.join(["of ", tf.strings.as_string(x, precision=1)])
         session.run(v1.global_variables_initializer())
         signatures = {
             "serving_default": _signature("predict", {"x": x}, {"y": y}),
+            "defaults": _signature("predict", {"x": x, "more": more}, {"y": y + more}),
             "regress_x_to_y": _signature("regress", {"inputs": examples}, {"outputs": y}),
             "regress_x_to_y2": _signature("regress", {"inputs": examples}, {"outputs": y2}),
             "regress_x2_to_y3": _signature("regress", {"inputs": examples}, {"outputs": y3}),
@@ -110,6 +112,8 @@ def save_half_plus_two(directory: Path) -> None:
             "classify_elsewhere": _signature("classify", {"inputs": x}, {"scores": y}),
             "classify_nothing": _signature("classify", {"inputs": examples}, {"y": y}),
         }
+        default = tf.make_tensor_proto([[10.0]])
+        signatures["defaults"].defaults["more"].CopyFrom(default)
         builder = v1.saved_model.Builder(str(directory))
         builder.add_meta_graph_and_variables(session, ["serve"], signatures)
         builder.save()

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import time
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import grpc
@@ -19,7 +19,7 @@ from tensorflow_serving.apis import (
     regression_pb2,
 )
 
-from tests.serving.process import Address, until
+from tests.serving.process import Address
 from tests.serving.saved_models import predict_request
 
 Status = grpc.StatusCode
@@ -307,14 +307,21 @@ def test_messages_that_are_not_there(server: Address) -> None:
     assert predict(server, predict_request({"x": floats(1)})) == {"y": [2.5]}
 
 
-def test_deadline(server: Address, tmp_path: Path) -> None:
-    request = predict_request({"directory": str(tmp_path)}, "wait")
-    try:
-        error_of(Status.DEADLINE_EXCEEDED, server.predictions.Predict, request, timeout=0.5)
-        until((tmp_path / "begun").exists)
-        assert predict(server, predict_request({"x": floats(1)})) == {"y": [2.5]}
-    finally:
-        (tmp_path / "end").touch()
+def test_deadline(server: Address) -> None:
+    request = predict_request({"seconds": np.array(20.0)}, "spin")
+    start = time.monotonic()
+    error_of(Status.DEADLINE_EXCEEDED, server.predictions.Predict, request, timeout=0.5)
+    assert predict(server, predict_request({"x": floats(1)})) == {"y": [2.5]}
+    assert time.monotonic() - start < 15
+    short = predict_request({"seconds": np.array(0.0)}, "spin")
+    assert predict(server, short) == {"spun": False}
+
+
+def test_defaults_of_a_signature(server: Address) -> None:
+    inputs = {"x": floats([2]), "more": floats([1])}
+    assert predict(server, predict_request(inputs, "defaults", "half_plus_two")) == {"y": [[4.0]]}
+    del inputs["more"]
+    assert predict(server, predict_request(inputs, "defaults", "half_plus_two")) == {"y": [[13.0]]}
 
 
 def test_many_clients_get_their_own_answers(server: Address) -> None:

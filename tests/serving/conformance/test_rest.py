@@ -172,6 +172,17 @@ def test_version_overflow(server: Address, version: str) -> None:
     assert error_of(server.predict({"instances": [1]}, path), 400) == error
 
 
+def test_defaults_are_of_grpc_alone(server: Address) -> None:
+    """JSON names all inputs, whatever a signature has for those that are missing."""
+    path, named = "/v1/models/half_plus_two", {"signature_name": "defaults"}
+    rows = [{"x": [2], "more": [1]}]
+    assert server.predict({**named, "instances": rows}, path) == (200, {"predictions": [[4.0]]})
+    error = error_of(server.predict({**named, "instances": [{"x": [2]}]}, path), 400)
+    assert "keys must be equal to: more,x" in error
+    error = error_of(server.predict({**named, "inputs": {"x": [[2]]}}, path), 400)
+    assert error == "Missing named input: more in 'inputs' object."
+
+
 def test_unknown_signature(server: Address) -> None:
     reply = server.predict({"signature_name": "no", "instances": [1]})
     assert error_of(reply, 400) == 'Serving signature name: "no" not found in signature def'
