@@ -6,7 +6,7 @@ Processes of clients ask over gRPC and REST for rows of many sizes, as soon as t
 and look whether it is that of their own rows. Every ten seconds a new version is copied into the
 folder, and the one before the last is removed. Fails when a request failed, and when memory is not
 flat: in the last third of the time the server's largest resident size is above that of the middle
-third by more than 5% or 20 MiB.
+third by more than 5% or 20 MiB, whichever is more.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ def _soak(
         wrong.append(f"the server ended with {server.process.returncode}")
     if len(versions) < 2:
         wrong.append("no version was switched")
-    return wrong + _not_flat([size for at, size in sizes if at < seconds])
+    return wrong + not_flat([size for at, size in sizes if at < seconds])
 
 
 def _wait(url: str) -> None:
@@ -126,7 +126,7 @@ def _wait(url: str) -> None:
     raise click.ClickException("the server has no version after a minute")
 
 
-def _not_flat(sizes: list[int]) -> list[str]:
+def not_flat(sizes: list[int]) -> list[str]:
     """What is wrong with the memory, from resident sizes in bytes at equal times."""
     third = len(sizes) // 3
     middle, last = max(sizes[third : 2 * third]), max(sizes[2 * third :])

