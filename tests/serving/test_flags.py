@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,13 @@ import numpy as np
 import pytest
 import yaml
 from click.testing import CliRunner
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from tensorflow_serving.apis import prediction_service_pb2_grpc
 
 import serving
 from serving.client import Client
 from serving.server import main
-from tests.serving.process import Server, free_port
+from tests.serving.process import Server, free_port, until
 from tests.serving.saved_models import predict_request
 
 HERE = Path(serving.__file__).parent
@@ -215,3 +217,56 @@ def test_the_page_for_prometheus(flagged: tuple[Server, Path]) -> None:
     name = ":tensorflow:serving:request_count"
     assert re.search(rf'^{name}{{model_name="model",status="OK"}} \d+$', text, re.MULTILINE)
     assert server.page("/monitoring/prometheus/metrics")[0] == 404
+
+
+def test_no_page_unless_asked_for(halves: Path, start: Any, tmp_path: Path) -> None:
+    shutil.copytree(halves / "two", tmp_path / "model" / "1")
+    server = start(tmp_path / "model")
+    server.wait_for("serving model")
+    assert server.page("/monitoring/prometheus/metrics")[0] == 404
+
+
+def test_health_waits_for_every_model(halves: Path, start: Any, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    server = start(tmp_path / "empty")
+    server.wait_for("serving model")
+    health = health_pb2_grpc.HealthStub(server.channel)
+
+    def status() -> int:
+        return int(health.Check(health_pb2.HealthCheckRequest()).status)
+
+    until(lambda: status() == health_pb2.HealthCheckResponse.NOT_SERVING)
+    shutil.copytree(halves / "two", tmp_path / "empty" / "1")
+    until(lambda: status() == health_pb2.HealthCheckResponse.SERVING)
+
+
+def test_a_configuration_file_that_changes(halves: Path, start: Any, tmp_path: Path) -> None:
+    bases = {name: tmp_path / name for name in ("two", "three")}
+    for name, base in bases.items():
+        shutil.copytree(halves / name, base / "1")
+    two, three = (
+        f'name: "{name}" base_path: "{base}" model_platform: "tensorflow"'
+        for name, base in bases.items()
+    )
+    file = tmp_path / "models.config"
+    file.write_text(listing(two))
+    server = start(None, f"--model_config_file={file}", "--model_config_file_poll_wait_seconds=0.1")
+    server.wait_for("loaded two version 1")
+
+    def says(path: str) -> Any:
+        status, body = server.predict({"instances": [0]}, f"/v1/models/{path}")
+        return body["predictions"][0] if status == 200 else status
+
+    file.write_text("model_config_list {")
+    server.wait_for("is no text form of ModelServerConfig")
+    assert says("two") == 2.0
+    file.write_text(listing(two, three))
+    until(lambda: says("three") == 3.0)
+    file.write_text(listing(two, three + ' version_labels { key: "new" value: 2 }'))
+    server.wait_for("Request to assign label to version 2 of model three")
+    assert says("three/labels/new") == 400
+    shutil.copytree(halves / "two", bases["three"] / "new")
+    (bases["three"] / "new").rename(bases["three"] / "2")
+    until(lambda: says("three/labels/new") == 2.0)  # it is tried again at every look
+    file.write_text(listing(two))
+    until(lambda: says("three") == 404)
