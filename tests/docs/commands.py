@@ -26,6 +26,8 @@ def check(script: str) -> int:
         command = _main(module)
         context = click.Context(command, info_name=module)
         while isinstance(command, click.Group) and arguments and arguments != ["--help"]:
+            before = click.Context(command, info_name=module, allow_interspersed_args=False)
+            _, arguments, _ = command.make_parser(before).parse_args(args=list(arguments))
             _, chosen, arguments = command.resolve_command(context, arguments)
             assert chosen
             command = chosen
