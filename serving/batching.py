@@ -235,7 +235,7 @@ class Batcher:
     def _answers(self, batch: _Batch) -> list[Arrays | Exception]:
         try:
             return list(self._together(batch, batch.tasks))
-        except Exception as error:
+        except Exception as error:  # whatever it is, each request gets its own answer
             late = isinstance(error, ServingError) and error.code == Code.DEADLINE_EXCEEDED
             if late or len(batch.tasks) == 1:
                 return [error for _ in batch.tasks]
@@ -243,7 +243,7 @@ class Batcher:
         for task in batch.tasks:
             try:
                 found += self._together(batch, [task])
-            except Exception as error:
+            except Exception as error:  # of this request alone
                 found.append(error)
         return found
 
