@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from tensorflow.core.protobuf.meta_graph_pb2 import SignatureDef, TensorInfo
 
 from serving.config_files import ConfigError
 from serving.errors import Code, ServingError, invalid
@@ -92,6 +91,9 @@ class _Task:
     future: asyncio.Future[Arrays]
     deadline: float | None  # of time.monotonic
 
+    def __post_init__(self) -> None:
+        self.shapes = {name: value.shape[1:] for name, value in self.inputs.items()}
+
 
 @dataclass(eq=False)
 class _Batch:
@@ -99,28 +101,33 @@ class _Batch:
     signature: str
     due: float  # time of the loop from which on it need not be full
     tasks: list[_Task] = field(default_factory=list)
+    size: int = 0  # rows of all tasks
     started: bool = False
     shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)  # of rows, when padded
-
-    @property
-    def size(self) -> int:
-        return sum(task.size for task in self.tasks)
 
     def takes(self, task: _Task, rows: int) -> bool:
         """Whether a task fits in, where so many rows are allowed."""
         size = self.size + task.size
-        padded = (math.prod(shape) * size for shape in self._wider(task).values())
-        return size <= rows and (not self.tasks or max(padded) <= MAX_PADDED)
+        if not self.tasks or size > rows:
+            return size <= rows
+        return size * max(map(math.prod, self._wider(task).values())) <= MAX_PADDED
 
     def add(self, task: _Task) -> None:
         """Takes a task."""
         self.shapes = self._wider(task)
+        self.size += task.size
         self.tasks.append(task)
 
+    def remove(self, task: _Task) -> None:
+        """Leaves a task out that nobody waits for any more."""
+        self.size -= task.size
+        self.tasks.remove(task)
+
     def _wider(self, task: _Task) -> dict[str, tuple[int, ...]]:
+        if not self.tasks or task.shapes == self.shapes:
+            return task.shapes
         return {
-            name: tuple(map(max, value.shape[1:], self.shapes.get(name, value.shape[1:])))
-            for name, value in task.inputs.items()
+            name: tuple(map(max, shape, self.shapes[name])) for name, shape in task.shapes.items()
         }
 
 
@@ -149,7 +156,7 @@ class Batcher:
 
         Args:
             servable: that has it.
-            signature: its name; `batchable` says of which ones.
+            signature: its name, one of `servable.batchable`.
             inputs: with the same number of rows each, one at least.
             timeout: seconds after which nobody waits for them any more.
 
@@ -173,7 +180,7 @@ class Batcher:
             return await task.future
         except asyncio.CancelledError:  # given up; it leaves room and memory
             if not batch.started:
-                batch.tasks.remove(task)
+                batch.remove(task)
             raise
 
     def _enqueue(self, servable: Servable, signature: str, task: _Task, now: float) -> _Batch:
@@ -273,21 +280,6 @@ class Batcher:
         ]
 
 
-def batchable(definition: SignatureDef) -> bool:
-    """Whether rows of a signature's requests can be run together.
-
-    Inputs and outputs have a first dimension of any size; scalars, such as the number of wanted
-    items, are of a request and not of a row.
-    """
-    infos = [*definition.inputs.values(), *definition.outputs.values()]
-    return bool(definition.inputs) and all(_by_row(info) for info in infos)
-
-
-def _by_row(info: TensorInfo) -> bool:
-    dimensions = info.tensor_shape.dim
-    return not info.tensor_shape.unknown_rank and bool(dimensions) and dimensions[0].size == -1
-
-
 def merged(arrays: list[np.ndarray[Any, Any]], size: int) -> np.ndarray[Any, Any]:
     """Rows of arrays in one, filled up with copies of the last one's first row.
 
@@ -295,12 +287,14 @@ def merged(arrays: list[np.ndarray[Any, Any]], size: int) -> np.ndarray[Any, Any
         arrays: of one rank and dtype; shorter rows are padded at their end by `""`, NaN or 0.
         size: rows of the result.
     """
-    shape = np.max([array.shape[1:] for array in arrays], axis=0).astype(int)
-    if any(tuple(shape) != array.shape[1:] for array in arrays):
+    shapes = {array.shape[1:] for array in arrays}
+    if len(shapes) > 1:
+        shape = np.max([*shapes], axis=0)
         arrays = [_padded(array, shape) for array in arrays]
-    rows = sum(len(array) for array in arrays)
-    last = arrays[-1][:1]
-    return np.concatenate([*arrays, np.repeat(last, size - rows, axis=0)])
+    missing = size - sum(map(len, arrays))
+    if missing:
+        arrays = [*arrays, np.repeat(arrays[-1][:1], missing, axis=0)]
+    return np.concatenate(arrays)
 
 
 def _padded(array: np.ndarray[Any, Any], shape: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

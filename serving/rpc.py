@@ -7,15 +7,11 @@ import contextlib
 import importlib
 import logging
 from collections.abc import Awaitable, Callable
-from math import prod
 from typing import Any
 
 import grpc
-import numpy as np
-import tensorflow as tf
 from grpc_health.v1 import health, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
-from tensorflow.core.framework import tensor_pb2, types_pb2
 from tensorflow_serving.apis import (
     classification_pb2,
     get_model_metadata_pb2,
@@ -29,11 +25,9 @@ from tensorflow_serving.apis import (
 )
 from tensorflow_serving.apis.model_pb2 import ModelSpec
 
-from serving import inference
+from serving import inference, tensor_proto
 from serving.errors import ServingError, invalid
 from serving.requests import Requests
-
-MAX_MESSAGE = inference.MAX_BYTES
 
 log = logging.getLogger("serving")
 
@@ -43,19 +37,6 @@ for _name in ("prediction_service_pb2", "model_service_pb2"):
     # They describe the services to reflection, then set what today's protobuf does not let them.
     with contextlib.suppress(AttributeError):
         importlib.import_module(f"tensorflow_serving.apis.{_name}")
-_FIELDS = {
-    tf.float32: "float_val",
-    tf.float64: "double_val",
-    tf.int8: "int_val",
-    tf.uint8: "int_val",
-    tf.int16: "int_val",
-    tf.int32: "int_val",
-    tf.int64: "int64_val",
-    tf.uint32: "uint32_val",
-    tf.uint64: "uint64_val",
-    tf.bool: "bool_val",
-    tf.string: "string_val",
-}
 
 
 def server(requests: Requests, timeout: float) -> tuple[grpc.aio.Server, health.aio.HealthServicer]:
@@ -69,8 +50,8 @@ def server(requests: Requests, timeout: float) -> tuple[grpc.aio.Server, health.
         # Those that wait or run, and as many whose messages are still on their way.
         maximum_concurrent_rpcs=2 * requests.runner.limit,
         options=[
-            ("grpc.max_receive_message_length", MAX_MESSAGE),
-            ("grpc.max_send_message_length", MAX_MESSAGE),
+            ("grpc.max_receive_message_length", inference.MAX_BYTES),
+            ("grpc.max_send_message_length", inference.MAX_BYTES),
             ("grpc.so_reuseport", 0),  # a port in use is an error
         ],
     )
@@ -146,12 +127,11 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
         version, servable = self.requests.models.get(spec)
         signature = spec.signature_name or inference.DEFAULT_SIGNATURE
         wanted = _filtered(list(request.output_filter), servable.definition(signature))
-        _check_sizes(request.inputs)
-        inputs = {name: _array(name, value) for name, value in request.inputs.items()}
+        inputs = tensor_proto.arrays(request.inputs)
         outputs = await self.requests.predict(spec.name, servable, signature, inputs, timeout)
         response = predict_pb2.PredictResponse(model_spec=_resolved(spec.name, signature, version))
         for name in wanted:
-            response.outputs[name].CopyFrom(_proto(outputs[name]))
+            response.outputs[name].CopyFrom(tensor_proto.tensor(outputs[name]))
         return response
 
     async def _infer(self, spec: ModelSpec, request: Any, timeout: float) -> Any:
@@ -249,47 +229,3 @@ def _filtered(names: list[str], definition: Any) -> list[str]:
         if names.count(name) > 1:
             raise invalid(f"duplicate output tensor alias: {name}")
     return names or list(definition.outputs)
-
-
-def _check_sizes(inputs: Any) -> None:
-    """Fewer values than elements are legal, so a few bytes could ask for all memory."""
-    left = MAX_MESSAGE
-    for name, value in inputs.items():
-        sizes = [dimension.size for dimension in value.tensor_shape.dim]
-        if value.tensor_shape.unknown_rank or min(sizes, default=0) < 0:
-            raise invalid(f"tensor parsing error: {name}")
-        # TensorFlow multiplies sizes beside a 0, too, and ends the process when that overflows.
-        left -= prod(max(size, 1) for size in sizes) * _bytes_of(value.dtype)
-        if left < 0:
-            raise invalid(f"tensor parsing error: {name} is larger than {MAX_MESSAGE} bytes")
-
-
-def _bytes_of(dtype: int) -> int:
-    try:
-        return int(tf.dtypes.as_dtype(dtype).size or 8)  # strings are pointers
-    except TypeError:  # none of TensorFlow's, as `make_ndarray` will say
-        return 8
-
-
-def _array(name: str, value: tensor_pb2.TensorProto) -> Any:
-    sizes = [dimension.size for dimension in value.tensor_shape.dim]
-    try:
-        if value.dtype == types_pb2.DT_STRING and len(value.string_val) == prod(sizes):
-            # What make_ndarray does, in a third of the time: candidates have many strings.
-            array = np.empty(len(value.string_val), object)
-            array[:] = value.string_val
-            return array.reshape(sizes)
-        return tf.make_ndarray(value)
-    except (TypeError, ValueError, OverflowError) as error:
-        raise invalid(f"input {name}: {str(error).splitlines()[0]}") from None
-
-
-def _proto(array: np.ndarray[Any, Any]) -> tensor_pb2.TensorProto:
-    """With the values in the field of their type, where clients of TF Serving look for them."""
-    dtype = tf.string if array.dtype.kind == "O" else tf.dtypes.as_dtype(array.dtype)
-    if dtype not in _FIELDS:
-        return tf.make_tensor_proto(array)
-    result = tensor_pb2.TensorProto(dtype=dtype.as_datatype_enum)
-    result.tensor_shape.CopyFrom(tf.TensorShape(array.shape).as_proto())
-    getattr(result, _FIELDS[dtype]).extend(array.ravel().tolist())
-    return result

@@ -6,9 +6,8 @@ import asyncio
 import os
 import time
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
-from serving.batching import Batcher, BatchingParameters, batchable
+from serving.batching import Batcher, BatchingParameters
 from serving.errors import Code, ServingError
 from serving.inference import Arrays
 from serving.monitoring import Metrics
@@ -60,13 +59,12 @@ class Runner:
             return servable.run(signature, waiting.pop(), left)
 
         try:
-            batched = self.batcher and batchable(servable.signature_defs[signature])
-            if self.batcher and batched and all(len(value) for value in inputs.values()):
-                work: Any = self.batcher.run(servable, signature, inputs, timeout)
-            else:
+            by_row = signature in servable.batchable and all(map(len, inputs.values()))
+            async with asyncio.timeout(timeout):
+                if self.batcher and by_row:
+                    return await self.batcher.run(servable, signature, inputs, timeout)
                 # The run ends a little after its client's patience, and only then frees a thread.
-                work = asyncio.get_running_loop().run_in_executor(self.threads, run)
-            return await asyncio.wait_for(work, timeout)
+                return await asyncio.get_running_loop().run_in_executor(self.threads, run)
         except TimeoutError:
             raise ServingError(Code.DEADLINE_EXCEEDED, "Deadline exceeded") from None
         finally:

@@ -11,12 +11,12 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.core.framework import types_pb2
 from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2
-from tensorflow.core.protobuf.config_pb2 import RunOptions
 from tensorflow_serving.apis import prediction_log_pb2
 
 from serving import inference
 from serving.errors import Code, ServingError, from_tensorflow, invalid
 from serving.inference import Arrays
+from serving.session import Function
 
 WARM_UP = Path("assets.extra") / "tf_serving_warmup_requests"
 MAX_WARM_UP_RECORDS = 1_000
@@ -28,6 +28,10 @@ class Servable:
     """One loaded version of a model.
 
     Its memory is freed when the last request that holds it has ended.
+
+    Attributes:
+        signature_defs: by name.
+        batchable: names of those of whose requests rows can be run together.
 
     Args:
         directory: of the SavedModel.
@@ -49,6 +53,11 @@ class Servable:
             signature: {name: tf.make_ndarray(value) for name, value in definition.defaults.items()}
             for signature, definition in self.signature_defs.items()
         }
+        self.batchable = {
+            signature
+            for signature, definition in self.signature_defs.items()
+            if _batchable(definition)
+        }
         config = tf.compat.v1.ConfigProto(
             allow_soft_placement=True,
             intra_op_parallelism_threads=intra,
@@ -56,6 +65,7 @@ class Servable:
         )
         self._session = tf.compat.v1.Session(graph=tf.Graph(), config=config)
         tf.compat.v1.saved_model.loader.load(self._session, ["serve"], str(directory))
+        self._functions: dict[str, Function] = {}
         self._warm_up(directory / WARM_UP)
 
     def __del__(self) -> None:
@@ -122,18 +132,14 @@ class Servable:
             if info.dtype in (types_pb2.DT_VARIANT, types_pb2.DT_RESOURCE):
                 kind = tf.dtypes.as_dtype(info.dtype).name
                 raise invalid(f"output {name} is of type {kind}, which has no values to send")
-        fetches = {name: info.name for name, info in definition.outputs.items()}
-        feeds = {definition.inputs[name].name: value for name, value in inputs.items()}
-        options = None
-        if timeout is not None:  # 0 would be no limit at all
-            options = RunOptions(timeout_in_ms=max(int(timeout * 1000), 1))
         try:
-            outputs = self._session.run(fetches, feeds, options)
+            if signature not in self._functions:
+                self._functions[signature] = Function(self._session, definition)
+            return self._functions[signature](inputs, timeout)
         except tf.errors.OpError as error:
             raise from_tensorflow(error) from None
-        except (TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError) as error:
             raise invalid(str(error).splitlines()[0]) from None
-        return {name: _array(value) for name, value in outputs.items()}
 
     def _warm_up(self, path: Path) -> None:
         if not path.is_file():
@@ -174,11 +180,6 @@ def _signature_defs(directory: Path) -> dict[str, meta_graph_pb2.SignatureDef]:
     raise ServingError(Code.NOT_FOUND, f"{directory} has no graph with the tag serve")
 
 
-def _array(value: Any) -> np.ndarray[Any, Any]:
-    """A scalar of strings comes as bytes, of which NumPy would drop zeros at the end."""
-    return np.array(value, object) if isinstance(value, bytes) else np.asarray(value)
-
-
 class _Input:
     """What a signature takes for an input, looked up once and not for every request."""
 
@@ -206,6 +207,21 @@ class _Input:
                 f"Expects arg[{name}] to have shape {expected} but {value.shape} is provided"
             )
         return value
+
+
+def _batchable(definition: meta_graph_pb2.SignatureDef) -> bool:
+    """Whether rows of a signature's requests can be run together.
+
+    Inputs and outputs have a first dimension of any size; scalars, such as the number of wanted
+    items, are of a request and not of a row.
+    """
+    infos = [*definition.inputs.values(), *definition.outputs.values()]
+    return bool(definition.inputs) and all(_by_row(info) for info in infos)
+
+
+def _by_row(info: meta_graph_pb2.TensorInfo) -> bool:
+    dimensions = info.tensor_shape.dim
+    return not info.tensor_shape.unknown_rank and bool(dimensions) and dimensions[0].size == -1
 
 
 def _other_names(sent: set[str], expected: set[str]) -> ServingError:

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tensorflow.core.protobuf.meta_graph_pb2 import SignatureDef
 
 from serving import batching
 from serving.batching import Batcher, BatchingParameters, merged
@@ -33,11 +32,7 @@ class Model:
         self.go, self.begun = threading.Event(), threading.Event()
         self.rows: list[int] = []
         self.timeouts: list[float | None] = []
-        definition = SignatureDef()
-        for info in (definition.inputs["x"], definition.outputs["sum"]):
-            info.tensor_shape.dim.add(size=-1)
-        definition.inputs["x"].tensor_shape.dim.add(size=-1)
-        self.signature_defs = {"s": definition}
+        self.batchable = {"s"}
         if not held:
             self.go.set()
 
