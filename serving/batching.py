@@ -118,10 +118,11 @@ class _Batch:
         self.size += task.size
         self.tasks.append(task)
 
-    def remove(self, task: _Task) -> None:
-        """Leaves a task out that nobody waits for any more."""
-        self.size -= task.size
-        self.tasks.remove(task)
+    def leave(self, task: _Task, future: asyncio.Future[Arrays]) -> None:
+        """A task that is given up makes room, and takes no memory."""
+        if future.cancelled() and not self.started:
+            self.size -= task.size
+            self.tasks.remove(task)
 
     def _wider(self, task: _Task) -> dict[str, tuple[int, ...]]:
         if not self.tasks or task.shapes == self.shapes:
@@ -149,10 +150,12 @@ class Batcher:
         self._queues: dict[Any, deque[_Batch]] = {}
         self._timer: asyncio.TimerHandle | None = None
 
-    async def run(
+    def run(
         self, servable: Servable, signature: str, inputs: Arrays, timeout: float | None = None
-    ) -> Arrays:
+    ) -> asyncio.Future[Arrays]:
         """Outputs of a signature, run together with other requests.
+
+        Whoever gives up should cancel what is returned: it leaves its batch then.
 
         Args:
             servable: that has it.
@@ -175,13 +178,9 @@ class Batcher:
         deadline = None if timeout is None else time.monotonic() + timeout
         task = _Task(inputs, size, loop.create_future(), deadline)
         batch = self._enqueue(servable, signature, task, loop.time())
+        task.future.add_done_callback(functools.partial(batch.leave, task))
         self._start()
-        try:
-            return await task.future
-        except asyncio.CancelledError:  # given up; it leaves room and memory
-            if not batch.started:
-                batch.remove(task)
-            raise
+        return task.future
 
     def _enqueue(self, servable: Servable, signature: str, task: _Task, now: float) -> _Batch:
         shapes = tuple(self._row(task.inputs[name]) for name in sorted(task.inputs))

@@ -49,7 +49,8 @@ HTTP_STATUS = {
 
 # What TensorFlow puts around the message of an error: where in the graph, and in whose source.
 _AROUND = re.compile(
-    r"Graph execution error:|Detected at node |<stack traces|\s*File \"|\s*\[\[\{\{(?:function_)?node|$"
+    r"Graph execution error:|Detected at node |<stack traces"
+    r"|\s*File \"|\s*\[\[\{\{(?:function_)?node|$"
 )
 _INSIDE = re.compile(r"\{\{function_node [^}]*\}\} ?| \[Op:.*")
 

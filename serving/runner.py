@@ -60,11 +60,12 @@ class Runner:
 
         try:
             by_row = signature in servable.batchable and all(map(len, inputs.values()))
-            async with asyncio.timeout(timeout):
-                if self.batcher and by_row:
-                    return await self.batcher.run(servable, signature, inputs, timeout)
+            if self.batcher and by_row:
+                work = self.batcher.run(servable, signature, inputs, timeout)
+            else:
                 # The run ends a little after its client's patience, and only then frees a thread.
-                return await asyncio.get_running_loop().run_in_executor(self.threads, run)
+                work = asyncio.get_running_loop().run_in_executor(self.threads, run)
+            return await asyncio.wait_for(work, timeout)
         except TimeoutError:
             raise ServingError(Code.DEADLINE_EXCEEDED, "Deadline exceeded") from None
         finally:

@@ -119,10 +119,10 @@ def test_one_long_row_does_not_make_all_others_long(monkeypatch: pytest.MonkeyPa
     async def ask() -> list[int]:
         model = Model(held=True)
         batcher = Batcher(BatchingParameters(64, 0, 100, 1, (), True))
-        first = asyncio.create_task(batcher.run(model, "s", rows([1])))
+        first = batcher.run(model, "s", rows([1]))
         await begun(model)
         others = [rows([1.0] * 90), *[rows([1.0])] * 20]
-        work = [asyncio.create_task(batcher.run(model, "s", one)) for one in others]
+        work = [batcher.run(model, "s", one) for one in others]
         await asyncio.sleep(0)
         model.go.set()
         await asyncio.gather(first, *work)
@@ -142,7 +142,10 @@ def test_a_full_queue_says_so_at_once_and_room_comes_back() -> None:
         first = one()
         await begun(model)
         second, third = one(), one()
-        assert await one() == Code.UNAVAILABLE  # while nothing else can end
+        await asyncio.sleep(0)
+        with pytest.raises(ServingError) as full:
+            batcher.run(model, "s", rows([1]))
+        assert full.value.code == Code.UNAVAILABLE
         model.go.set()
         answers = await asyncio.gather(first, second, third)
         assert answers == [{"sum": [1], "first": [1]}] * 3
@@ -155,12 +158,12 @@ def test_who_leaves_the_queue_is_not_run_and_takes_no_memory() -> None:
     async def ask() -> None:
         model = Model(held=True)
         batcher = Batcher(BatchingParameters(4, 0, 2, 1))
-        first = asyncio.create_task(batcher.run(model, "s", rows([1])))
+        first = batcher.run(model, "s", rows([1]))
         await begun(model)
         inputs = rows([1], [2], [3])
         array = weakref.ref(inputs["x"])
-        leaving = asyncio.create_task(batcher.run(model, "s", inputs))
-        staying = asyncio.create_task(batcher.run(model, "s", rows([7])))
+        leaving = batcher.run(model, "s", inputs)
+        staying = batcher.run(model, "s", rows([7]))
         await asyncio.sleep(0)
         del inputs
         leaving.cancel()
