@@ -19,7 +19,7 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import aiohttp
 import click
@@ -39,37 +39,65 @@ batch_timeout_micros {{ value: {wait} }}
 num_batch_threads {{ value: {threads} }}
 max_enqueued_batches {{ value: 100 }}
 """
-HEADER = ("API", "loop", "clients", "batching", "requests/s", "p50 ms", "p95 ms", "p99 ms", "cores")
+HEADER = (
+    "request",
+    "loop",
+    "clients",
+    "batching",
+    "requests/s",
+    "p50 ms",
+    "p95 ms",
+    "p99 ms",
+    "cores",
+)
 
 Ask = Callable[[], Awaitable[None]]
+
+
+class Asked(NamedTuple):
+    """A request: what it is called, its signature, and arrays by name."""
+
+    label: str
+    signature: str
+    inputs: dict[str, Any]
 
 
 @click.command()
 @click.option("--run", required=True, type=Path, help="Run directory of a ranking model.")
 @click.option("--clients", multiple=True, type=int, default=[1, 8, 32, 64], show_default=True)
 @click.option("--seconds", default=5.0, show_default=True, help="Of each measurement.")
-@click.option("--rows", default=500, show_default=True, help="Candidates of the large request.")
+@click.option("--rows", default=500, show_default=True, help="Candidates of large requests.")
 def main(run: Path, clients: tuple[int, ...], seconds: float, rows: int) -> None:
     """Print tables, and put them into docs/results.md."""
     export = newest_version(run / "export")
-    inputs = _a_request(export)
-    table = [_bare(export, inputs, 1, seconds), _bare(export, inputs, rows, seconds)]
+    small, *large = _requests(export, rows)
+    table = [_bare(export, asked, seconds) for asked in (small, *large)]
     for batching in (False, True):
         with running(export.parent, batching) as server:
-            found = asyncio.run(_measure(server, inputs, clients, seconds, rows, batching))
-        table += found
+            table += asyncio.run(_measure(server, small, large, clients, seconds, batching))
     command = f"python -m benchmarks.serving --run {run}"
     write("serving", command, HEADER, [[str(cell) for cell in row] for row in table])
 
 
-def _a_request(export: Path) -> dict[str, Any]:
+def _requests(export: Path, rows: int) -> Iterator[Asked]:
+    """One row, then one user's candidates: as rows that repeat the user, and by their names."""
+    one = _a_request(export, "predict")
+    yield Asked("predict", "predict", one)
+    many = {name: np.repeat(value, rows, axis=0) for name, value in one.items()}
+    yield Asked(f"predict, {rows} rows", "predict", many)
+    user = _a_request(export, "rank")
+    user["candidates"] = np.resize(user["candidates"], (1, rows))
+    yield Asked(f"rank, {rows} candidates", "rank", user)
+
+
+def _a_request(export: Path, signature: str) -> dict[str, Any]:
     """One row of raw columns: the first of the export's own warm-up requests."""
     path = str(export / "assets.extra" / "tf_serving_warmup_requests")
     for record in tf.data.TFRecordDataset(path):
         request = prediction_log_pb2.PredictionLog.FromString(record.numpy()).predict_log.request
-        if request.model_spec.signature_name == "predict":
+        if request.model_spec.signature_name == signature:
             return {name: tf.make_ndarray(v)[:1] for name, v in request.inputs.items()}
-    raise click.ClickException(f"{path} has no request for the signature predict")
+    raise click.ClickException(f"{path} has no request for the signature {signature}")
 
 
 def _told(row: list[Any]) -> list[Any]:
@@ -82,13 +110,12 @@ def _row(api: str, loop: str, clients: int, batching: str, times: Any, rate: flo
     return _told([api, loop, clients, batching, f"{rate:,.0f}", *milliseconds, f"{cores:.2f}"])
 
 
-def _bare(export: Path, inputs: dict[str, Any], rows: int, seconds: float) -> list[Any]:
+def _bare(export: Path, asked: Asked, seconds: float) -> list[Any]:
     """The signature called in this process, its tensors made and read as a server has to."""
-    signature = tf.saved_model.load(str(export)).signatures["predict"]
-    many = {name: np.repeat(value, rows, axis=0) for name, value in inputs.items()}
+    signature = tf.saved_model.load(str(export)).signatures[asked.signature]
 
     def call() -> None:
-        outputs = signature(**{name: tf.constant(value) for name, value in many.items()})
+        outputs = signature(**{name: tf.constant(value) for name, value in asked.inputs.items()})
         for value in outputs.values():
             value.numpy()
 
@@ -101,8 +128,7 @@ def _bare(export: Path, inputs: dict[str, Any], rows: int, seconds: float) -> li
         times.append(time.perf_counter() - start)
     wall = time.perf_counter() - begin
     cores = (time.process_time() - cpu) / wall
-    label = "bare call" if rows == 1 else f"bare call, {rows} rows"
-    return _row(label, "closed", 1, "", times, len(times) / wall, cores)
+    return _row(f"none: {asked.label}", "closed", 1, "", times, len(times) / wall, cores)
 
 
 class _Running:
@@ -149,27 +175,32 @@ def running(base: Path, batching: bool, *more: str) -> Iterator[_Running]:
 
 async def _measure(
     server: _Running,
-    inputs: dict[str, Any],
+    small: Asked,
+    large: list[Asked],
     clients: tuple[int, ...],
     seconds: float,
-    rows: int,
     batching: bool,
 ) -> list[list[Any]]:
     label = "on" if batching else "off"
     table = []
     for api, open_api in (("gRPC", _grpc), ("REST", _rest)):
-        async with open_api(server, inputs, 1) as ask:
+        async with open_api(server, small) as ask:
             await _warm(ask)
             for count in clients:
                 times, rate, cores = await _closed(server, [ask] * count, seconds)
-                table.append(_row(api, "closed", count, label, times, rate, cores))
+                table.append(
+                    _row(f"{api}: {small.label}", "closed", count, label, times, rate, cores)
+                )
             rate = rate / 2
             times, rate, cores = await _open(server, ask, rate, seconds)
-            table.append(_row(api, "open", clients[-1], label, times, rate, cores))
-        async with open_api(server, inputs, rows) as ask:
-            await _warm(ask)
-            times, rate, cores = await _closed(server, [ask], seconds)
-            table.append(_row(f"{api}, {rows} rows", "closed", 1, label, times, rate, cores))
+            table.append(
+                _row(f"{api}: {small.label}", "open", clients[-1], label, times, rate, cores)
+            )
+        for asked in large:
+            async with open_api(server, asked) as ask:
+                await _warm(ask)
+                times, rate, cores = await _closed(server, [ask], seconds)
+                table.append(_row(f"{api}: {asked.label}", "closed", 1, label, times, rate, cores))
     return table
 
 
@@ -187,11 +218,11 @@ async def _warm(ask: Ask) -> None:
 
 
 @contextlib.asynccontextmanager
-async def _grpc(server: _Running, inputs: dict[str, Any], rows: int) -> AsyncIterator[Ask]:
+async def _grpc(server: _Running, asked: Asked) -> AsyncIterator[Ask]:
     request = predict_pb2.PredictRequest()
-    request.model_spec.name, request.model_spec.signature_name = "model", "predict"
-    for name, value in inputs.items():
-        request.inputs[name].CopyFrom(tf.make_tensor_proto(np.repeat(value, rows, axis=0)))
+    request.model_spec.name, request.model_spec.signature_name = "model", asked.signature
+    for name, value in asked.inputs.items():
+        request.inputs[name].CopyFrom(tf.make_tensor_proto(value))
     sent = request.SerializeToString()
     async with grpc.aio.insecure_channel(f"{HOST}:{server.rpc}") as channel:
         method = channel.unary_unary(METHOD)
@@ -203,9 +234,10 @@ async def _grpc(server: _Running, inputs: dict[str, Any], rows: int) -> AsyncIte
 
 
 @contextlib.asynccontextmanager
-async def _rest(server: _Running, inputs: dict[str, Any], rows: int) -> AsyncIterator[Ask]:
-    row = {name: _plain(value.tolist()[0]) for name, value in inputs.items()}
-    sent = json.dumps({"signature_name": "predict", "instances": [row] * rows}).encode()
+async def _rest(server: _Running, asked: Asked) -> AsyncIterator[Ask]:
+    columns = {name: _plain(value.tolist()) for name, value in asked.inputs.items()}
+    rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+    sent = json.dumps({"signature_name": asked.signature, "instances": rows}).encode()
     url = f"http://{HOST}:{server.rest}/v1/models/model:predict"
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
 

@@ -80,6 +80,25 @@ def of_all_items(shop: Path, run: Path, columns: dict[str, Any]) -> tuple[Any, A
     return items.keys.astype(bytes), np.array(rows)
 
 
+def test_candidates_are_ranked_as_predict_scores_each(
+    runs: dict[str, Path], shop: Path, columns: dict[str, Any]
+) -> None:
+    """Of the items alone their names are sent; of an unknown one nothing is known."""
+    keys, scores = of_all_items(shop, runs["wide_deep"], columns)
+    rank = signature(runs["wide_deep"], "rank")
+    given = {n: columns[n] for n in rank.structured_input_signature[1] if n != "candidates"}
+    wanted = np.random.default_rng(0).permuted(np.tile(np.arange(len(keys)), (USERS, 1)), axis=1)
+    candidates = np.append(keys[wanted], [[b"never seen"]] * USERS, axis=1)
+    (found,) = rank(**{n: tf.constant(v) for n, v in given.items()}, candidates=candidates).values()
+    expected = np.take_along_axis(scores, wanted, axis=1)
+    np.testing.assert_allclose(found.numpy()[:, :-1], expected, rtol=1e-5)
+    predict = signature(runs["wide_deep"], "predict")
+    missing = {n: np.full_like(v, b"" if v.dtype == object else np.nan) for n, v in columns.items()}
+    unknown = {n: given.get(n, missing[n]) for n in columns}
+    (alone,) = predict(**{n: tf.constant(v) for n, v in unknown.items()}).values()
+    np.testing.assert_allclose(found.numpy()[:, -1], alone.numpy(), rtol=1e-5)
+
+
 def test_recommends_what_predict_scores_best(
     shop: Path, runs: dict[str, Path], columns: dict[str, Any]
 ) -> None:

@@ -17,6 +17,7 @@ from tfrec.serving_inputs import MISSING
 from tfrec.strict import UserError
 
 ROWS_AT_ONCE = 10_000
+ITEMS_FILE = "items.txt"
 
 Array = np.ndarray[Any, Any]
 
@@ -122,6 +123,25 @@ def raw_columns(directory: str | Path, features: Features, keys: Array) -> dict[
     if item in raw:
         raw[item] = keys  # a vocabulary may have values that no event had as its item
     return raw
+
+
+def places(keys: Array, directory: Path) -> tf.lookup.StaticHashTable:
+    """Places of raw items among the keys, -1 for others, as a table of a graph.
+
+    Args:
+        keys: (n,) raw items.
+        directory: an existing one, for the file that an export takes the items from.
+    """
+    path = directory / ITEMS_FILE
+    path.write_text("".join(f"{key}\n" for key in keys), encoding="utf-8")
+    lines = tf.lookup.TextFileInitializer(
+        str(path),
+        tf.string,
+        tf.lookup.TextFileIndex.WHOLE_LINE,
+        tf.int64,
+        tf.lookup.TextFileIndex.LINE_NUMBER,
+    )
+    return tf.lookup.StaticHashTable(lines, default_value=-1)
 
 
 def _missing(column: Column, count: int) -> Array:

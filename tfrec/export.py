@@ -54,7 +54,7 @@ def export(run: Run, model: Model) -> Path:
     check_data(run)
     with next_version(run.export_directory) as (place, version), tempfile.TemporaryDirectory() as t:
         root, signatures = servable(run, model, Path(t))
-        extra = save(place, version, root, signatures, warm_up(run, signatures))
+        extra = save(place, version, root, signatures, warm_up(run, root, signatures))
         run.features.save(extra)
         if isinstance(model, RetrievalModel):
             demo.write(extra, (run,), root.retriever.keys.numpy())

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import tensorflow as tf
 
-from tfrec.catalogue import Catalogue
+from tfrec.catalogue import Catalogue, places
 from tfrec.features import Column, Features
 from tfrec.serving_inputs import MISSING, from_columns, request_name, signature_columns
 from tfrec.strict import UserError
@@ -21,7 +22,6 @@ OPTIONS = {
     "exclude_seen": tf.TensorSpec([None], tf.bool, "exclude_seen"),
     "exclude": tf.TensorSpec([None, None], tf.string, "exclude"),
 }
-ITEMS_FILE = "items.txt"
 
 
 def item_columns(features: Features) -> list[Column]:
@@ -31,17 +31,23 @@ def item_columns(features: Features) -> list[Column]:
     return [c for c in features.columns if not c.history and c.name in of_item - others]
 
 
-def user_specs(features: Features) -> dict[str, tf.TensorSpec]:
+def user_specs(
+    features: Features, others: Mapping[str, tf.TensorSpec] = OPTIONS
+) -> dict[str, tf.TensorSpec]:
     """Inputs of a signature that knows of no item: raw columns of the user and the context.
 
+    Args:
+        features: of the data set.
+        others: further inputs of the signature.
+
     Raises:
-        UserError: one of them has the name of an option.
+        UserError: one of the columns has the name of another input.
     """
     names = {request_name(column) for column in item_columns(features)}
     specs = {n: spec for n, spec in signature_columns(features).items() if n not in names}
-    for name in OPTIONS:
+    for name in others:
         if name in specs:
-            raise UserError(f"column {name!r} has the name of an option of recommend; rename it")
+            raise UserError(f"column {name!r} has the name of another input of exports; rename it")
     return specs
 
 
@@ -85,16 +91,7 @@ class Retriever(tf.Module):
         self.weights = model.variables
         self.vectors = tf.Variable(model.index(), trainable=False, name="item_vectors")
         self.keys = tf.Variable(catalogue.keys.astype(bytes), trainable=False, name="items")
-        path = directory / ITEMS_FILE
-        path.write_text("".join(f"{key}\n" for key in catalogue.keys), encoding="utf-8")
-        lines = tf.lookup.TextFileInitializer(
-            str(path),
-            tf.string,
-            tf.lookup.TextFileIndex.WHOLE_LINE,
-            tf.int64,
-            tf.lookup.TextFileIndex.LINE_NUMBER,
-        )
-        self.ids = tf.lookup.StaticHashTable(lines, default_value=-1)
+        self.places = places(catalogue.keys, directory)
         self._seen = [
             history.mask_feature.name
             for history in features.histories
@@ -112,7 +109,7 @@ class Retriever(tf.Module):
         inputs = self.inputs(columns)
         wanted = tf.cast(options["exclude_seen"], tf.int64)[:, tf.newaxis]
         seen = [inputs[name] * wanted for name in self._seen]
-        excluded = tf.concat([self.ids.lookup(options["exclude"]) + 1, *seen], axis=1)
+        excluded = tf.concat([self.places.lookup(options["exclude"]) + 1, *seen], axis=1)
         users = self._model.users(inputs, training=False)
         return self._model.best(users, self.vectors, excluded, k)
 

@@ -13,6 +13,7 @@ from tfrec import catalogue
 from tfrec.data import load_transform, pad
 from tfrec.models.base import Model
 from tfrec.models.retrieval.base import RetrievalModel
+from tfrec.ranking import CandidateRanker, ranks
 from tfrec.recommending import Retriever, recommend_request, recommending
 from tfrec.serving_inputs import (
     columns_of_examples,
@@ -84,15 +85,18 @@ def servable(run: Run, model: Model, place: Path) -> tuple[Servable, dict[str, A
         items = catalogue.load(data, features)
         root.retriever = Retriever(features, model, root.transform, items, place)
         signatures |= recommending(root.retriever, model)
+    elif ranks(features):
+        root.ranker = CandidateRanker(features, model, root.transform, data, place)
+        signatures["rank"] = root.ranker.rank
     return root, signatures
 
 
-def warm_up(run: Run, signatures: Mapping[str, Any]) -> Iterator[bytes]:
+def warm_up(run: Run, root: Servable, signatures: Mapping[str, Any]) -> Iterator[bytes]:
     """Serialized PredictionLogs: requests that a server answers while it loads the model.
 
     Args:
         run: whose data set has samples of raw examples.
-        signatures: of the model; requests go to those of them that take examples.
+        root, signatures: of the model; requests go to those of them that take examples.
     """
     for size in WARM_UP_BATCHES:
         examples = samples(run, size)
@@ -102,6 +106,8 @@ def warm_up(run: Run, signatures: Mapping[str, Any]) -> Iterator[bytes]:
             "predict": named,
             "recommend": recommend_request(run.features, named),
         }
+        if "rank" in signatures:
+            requests["rank"] = root.ranker.request(named)
         for name in [name for name in requests if name in signatures]:
             yield prediction_log(run.config.model.id, name, signatures[name], requests[name])
 

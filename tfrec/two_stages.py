@@ -9,14 +9,13 @@ from typing import Any
 import tensorflow as tf
 
 from tfrec import catalogue
-from tfrec.crosses import crossed
 from tfrec.data import load_transform, pad
 from tfrec.models.base import Model
+from tfrec.ranking import Ranker
 from tfrec.recommending import (
     OPTIONS,
     Retriever,
     first,
-    partial_inputs,
     recommend_request,
     split_options,
     user_specs,
@@ -53,13 +52,9 @@ class TwoStages(tf.Module):
         self._candidates = min(candidates, len(items.keys))
         self._ranking, self._model = ranking.features, ranking.best_model()
         self.transform = load_transform(ranking.config.data)
-        self.weights = self._model.variables
-        raw = catalogue.raw_columns(ranking.config.data, ranking.features, items.keys)
-        described = catalogue.Catalogue(ranking.features, items.keys, items.counts, raw)
-        self.items = {
-            name: tf.Variable(values, trainable=False, name=f"items_{name}")
-            for name, values in described.inputs(self.transform).items()
-        }
+        self.ranker = Ranker(
+            ranking.features, self._model, self.transform, ranking.config.data, items.keys
+        )
         self.specs = [user_specs(features) for features in (retrieval.features, ranking.features)]
         for name in self.specs[0].keys() & self.specs[1].keys():
             one, two = (specs[name].dtype.name for specs in self.specs)
@@ -79,7 +74,8 @@ class TwoStages(tf.Module):
         columns, options = split_options(inputs)
         of_first, of_second = ({name: columns[name] for name in specs} for specs in self.specs)
         found, retrieved = self.retriever.best(of_first, options, tf.constant(self._candidates))
-        ranked = tf.where(found > 0, self._ranked(of_second, found), tf.float32.min)
+        scored = next(iter(self.ranker.scores(of_second, found - 1).values()))
+        ranked = tf.where(found > 0, scored, tf.float32.min)
         k = tf.minimum(tf.reduce_max(options["k"]), self._candidates)
         best, places = tf.math.top_k(ranked, k)
         ids = tf.gather(found, places, batch_dims=1)
@@ -103,21 +99,3 @@ class TwoStages(tf.Module):
                 columns = columns_of_examples(run.features, samples(run, size))
                 request |= recommend_request(run.features, columns)
             yield prediction_log(name, "recommend", self.recommend, request)
-
-    def _ranked(self, columns: dict[str, tf.Tensor], ids: tf.Tensor) -> tf.Tensor:
-        """(batch, candidates) scores of the second stage.
-
-        A user goes through the transform once, and the items went through it when the model was
-        made: only their crosses are left to each pair.
-        """
-        shape = tf.shape(ids)
-        places = tf.maximum(tf.reshape(ids, [-1]) - 1, 0)
-        of_user = partial_inputs(self._ranking, self.transform, columns)
-        inputs = {name: tf.repeat(value, shape[1], axis=0) for name, value in of_user.items()}
-        inputs |= {name: tf.gather(values, places) for name, values in self.items.items()}
-        for cross in self._ranking.crosses:
-            parts = [inputs[name] for name in cross.parts]
-            found = crossed(parts, self._ranking.table(cross.table).vocabulary)
-            inputs[cross.name] = found.to_tensor(shape=[None, cross.length])
-        served = self._model.served(self._model(inputs, training=False))
-        return tf.reshape(next(iter(served.values())), shape)
