@@ -11,9 +11,14 @@ from pathlib import Path
 
 import pytest
 import tensorflow as tf
+from hypothesis import HealthCheck, settings
 
 import tfrec  # noqa: F401 - settles which Keras it is
 from tests import events
+
+# A busy machine is slow at drawing examples, too.
+settings.register_profile("any speed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any speed")
 
 
 def pytest_configure() -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import grpc
 import pytest
 
+from pipeline.declaration import Declaration
 from tests.pipeline import shop
 from tests.serving.process import free_port
 from tfrec.strict import UserError
@@ -52,40 +53,50 @@ def cluster() -> Iterator[list[str]]:
             process.wait()
 
 
-def test_a_portable_runner(cluster: list[str], tmp_path: Path) -> None:
-    """As Flink and Spark are reached; workers leave nothing in the directory that they share."""
-    path = shop.write_csv(shop.events(), tmp_path / "events.csv")
+@pytest.fixture(scope="module")
+def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The events, and the data set that the default runner makes of them in this process."""
+    folder = tmp_path_factory.mktemp("here")
+    declared = declaration(shop.write_csv(shop.events(), folder / "events.csv"))
+    shop.prepare(declared, folder / "made")
+    return folder / "made"
+
+
+def declaration(path: str) -> Declaration:
     names = ("user", "item", "genres", "price", "age")
-    declaration = shop.declare(
+    return shop.declare(
         source={"format": "csv", "path": path},
         features={name: shop.FEATURES[name] for name in names},
         crosses=[{"features": ["user", "age"], "buckets": 40}],
     )
-    seen = tmp_path / "seen"
-    seen.mkdir()
-    shop.prepare(declaration, tmp_path / "there", *cluster, f"--temp_location={seen}")
-    assert not list(seen.iterdir())
-    shop.prepare(declaration, tmp_path / "here")
-    there, here = (tmp_path / name / "transform" for name in ("there", "here"))
+
+
+def assert_same(there: Path, here: Path) -> None:
+    there, here = there / "transform", here / "transform"
     assert (there / "features.json").read_bytes() == (here / "features.json").read_bytes()
     assert shop.shards(there, "train", "test") == shop.shards(here, "train", "test")
     assert (there / "transform" / "transform_fn" / "saved_model.pb").is_file()
 
 
-def test_several_processes(tmp_path: Path) -> None:
+def test_a_portable_runner(cluster: list[str], here: Path, tmp_path: Path) -> None:
+    """As Flink and Spark are reached; workers leave nothing in the directory that they share."""
+    seen, there = tmp_path / "seen", tmp_path / "there"
+    seen.mkdir()
+    declared = declaration(str(here.parent / "events.csv"))
+    shop.prepare(declared, there, *cluster, f"--temp_location={seen}")
+    assert not list(seen.iterdir())
+    assert_same(there, here)
+
+
+def test_several_processes(here: Path, tmp_path: Path) -> None:
     """The default runner with `direct_running_mode`."""
-    path = shop.write_csv(shop.events(), tmp_path / "events.csv")
-    declaration = shop.tiny(path)
     options = ("--direct_running_mode=multi_processing", "--direct_num_workers=2")
-    shop.prepare(declaration, tmp_path / "many", *options)
-    shop.prepare(declaration, tmp_path / "one")
-    many, one = (tmp_path / name / "transform" for name in ("many", "one"))
-    assert (many / "features.json").read_bytes() == (one / "features.json").read_bytes()
-    assert shop.shards(many, "train", "test") == shop.shards(one, "train", "test")
+    shop.prepare(declaration(str(here.parent / "events.csv")), tmp_path / "many", *options)
+    assert_same(tmp_path / "many", here)
 
 
 def test_a_location_that_cannot_be_written(tmp_path: Path) -> None:
-    declaration = shop.tiny(shop.write_csv(shop.events(), tmp_path / "events.csv"))
+    declared = shop.tiny(shop.write_csv(shop.events(), tmp_path / "events.csv"))
     with pytest.raises(UserError, match=r"--temp_location nowhere://bucket: .*nowhere"):
-        shop.prepare(declaration, tmp_path / "out", "--temp_location=nowhere://bucket")
+        shop.prepare(declared, tmp_path / "out", "--temp_location=nowhere://bucket")
     assert not (tmp_path / "out").exists()

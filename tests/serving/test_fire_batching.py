@@ -78,7 +78,7 @@ REQUESTS = st.lists(
 )
 
 
-@settings(max_examples=40, derandomize=True, deadline=None)
+@settings(max_examples=40, derandomize=True)
 @given(requests=REQUESTS, pad=st.booleans(), sizes=st.sampled_from([(), (2, 8), (8,)]))
 def test_answers_are_those_without_batching(
     requests: list[Any], pad: bool, sizes: tuple[int, ...]
