@@ -10,6 +10,7 @@ import os
 import resource
 import signal
 import socket
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -17,14 +18,52 @@ import click
 from serving.flags import Options, check, flags
 
 if TYPE_CHECKING:
+    import grpc
+    from aiohttp import web
+    from grpc_health.v1 import health
     from tensorflow_serving.config.model_server_config_pb2 import ModelServerConfig
 
     from serving.models import Models
 
 log = logging.getLogger("serving")
 
-GRACE_SECONDS = 5
+GRACE_SECONDS = 5  # that runs have to end after a signal
+LAST_SECONDS = 1  # that their answers then have to get out
 METRICS_PATH = "/monitoring/prometheus/metrics"  # where a configuration names none
+
+
+@dataclass
+class Apis:
+    """What answers, to be ended as one.
+
+    Attributes:
+        models: that are served.
+        health: that gRPC tells.
+        rpc: the gRPC server.
+        rest: what runs the REST application, if there is one.
+    """
+
+    models: Models
+    health: health.aio.HealthServicer
+    rpc: grpc.aio.Server
+    rest: web.AppRunner | None = None
+
+    async def stop(self, grace: float) -> None:
+        """Refuses what is new, and lets requests end.
+
+        Args:
+            grace: seconds, for both APIs together. Runs that then still go on are ended, so that
+                their clients get an answer.
+        """
+        await self.health.enter_graceful_shutdown()
+        ending = asyncio.get_running_loop().call_later(grace, self.models.close)
+        ends = [self.rpc.stop(grace + LAST_SECONDS)]
+        if self.rest:
+            ends.append(self.rest.cleanup())
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(grace + LAST_SECONDS):
+                await asyncio.gather(*ends)
+        ending.cancel()
 
 
 @click.command()
@@ -78,9 +117,14 @@ async def _serve(options: Options) -> None:
             raise click.ClickException(str(error)) from None
         await stop.wait()
         log.info("stopping")
+    logging.shutdown()
+    os._exit(0)  # at once: a load, or an operation that does not end, would hold the process
 
 
 async def _start(options: Options, stack: contextlib.AsyncExitStack) -> None:
+    from aiohttp import web
+    from grpc_health.v1.health_pb2 import HealthCheckResponse
+
     from serving import config_files, demo_page, rest, rpc
     from serving.batching import BatchingParameters
     from serving.models import Models, single
@@ -109,19 +153,24 @@ async def _start(options: Options, stack: contextlib.AsyncExitStack) -> None:
         lambda directory: Servable(directory, intra, inter),
         options.allow_version_labels_for_unavailable_models,
     )
-    stack.callback(models.close)  # last of all: the process ends with the last run
     _check_models(models, config, options)
     metrics = Metrics()
     runner = Runner(metrics, options.max_concurrent_requests, batching)
     requests = Requests(models, runner, metrics)
 
     server, health = rpc.server(requests, options.grpc_timeout_in_ms / 1000)
-    await _open_rpc(server, options, stack)
+    await health.set("", HealthCheckResponse.NOT_SERVING)
+    running = Apis(models, health, server)
     if options.rest_api_port:
         path = (page.path or METRICS_PATH) if page and page.enable else None
         pages = demo_page.routes(models) if options.demo_page else ()
         app = rest.application(requests, options.rest_api_timeout_in_ms / 1000, path, pages)
-        await _open_rest(app, options, stack)
+        running.rest = rest.runner(app, GRACE_SECONDS + LAST_SECONDS)
+    stack.push_async_callback(running.stop, GRACE_SECONDS)
+    await _open_rpc(server, options)
+    if running.rest:
+        await running.rest.setup()
+        await web.TCPSite(running.rest, options.address, options.rest_api_port).start()
     ports = f"gRPC port {options.port}, REST port {options.rest_api_port}"
     log.info("serving %s: %s", options.model_config_file or options.model_name, ports)
     if options.demo_page:
@@ -144,7 +193,7 @@ def _check_models(models: Models, config: ModelServerConfig, options: Options) -
         raise ServingError(error.code, f"{f'{file}: ' if file else ''}{error}{remedy}") from None
 
 
-async def _open_rpc(server: Any, options: Options, stack: contextlib.AsyncExitStack) -> None:
+async def _open_rpc(server: Any, options: Options) -> None:
     import grpc
 
     from serving import config_files
@@ -165,18 +214,6 @@ async def _open_rpc(server: Any, options: Options, stack: contextlib.AsyncExitSt
     except RuntimeError as error:
         raise OSError(str(error)) from None
     await server.start()
-    stack.push_async_callback(server.stop, GRACE_SECONDS)
-
-
-async def _open_rest(app: Any, options: Options, stack: contextlib.AsyncExitStack) -> None:
-    from aiohttp import web
-
-    from serving import rest
-
-    runner = rest.runner(app, GRACE_SECONDS)
-    await runner.setup()
-    stack.push_async_callback(runner.cleanup)
-    await web.TCPSite(runner, options.address, options.rest_api_port).start()
 
 
 async def _follow(models: Models, config: ModelServerConfig, options: Options, health: Any) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import asyncio
+import shutil
 import signal
 import socket
 import subprocess
@@ -10,13 +12,26 @@ import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
+import aiohttp
+import grpc
 import numpy as np
 import pytest
+from aiohttp import web
+from grpc_health.v1 import health_pb2_grpc
+from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
+from tensorflow_serving.apis import prediction_service_pb2_grpc
 
 import serving
+from serving import rest, rpc
+from serving.models import Models, single
+from serving.monitoring import Metrics
+from serving.requests import Requests
+from serving.runner import Runner
+from serving.server import Apis
 from tests.serving.process import DEADLINE, Server, free_port, until
-from tests.serving.saved_models import predict_request
+from tests.serving.saved_models import logged, predict_request, write_warm_up
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -62,6 +77,78 @@ def test_sigterm_lets_requests_in_flight_end(
     assert server.process.wait(DEADLINE) == 0
     assert "Traceback" not in server.log.read_text()
     assert refuses(server.port)
+
+
+def test_the_end_is_one_for_both_apis(everything: Path, tmp_path: Path) -> None:
+    """Runs that do not end are ended, and their clients and health's watchers told."""
+
+    async def ask() -> tuple[list[int], int, Any, grpc.StatusCode]:
+        models = Models()
+        models.apply(single("model", everything))
+        requests = Requests(models, Runner(Metrics()), Metrics())
+        server, health = rpc.server(requests, 30)
+        port = server.add_insecure_port("127.0.0.1:0")
+        await server.start()
+        runner = rest.runner(rest.application(requests, 30), 30)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        url = f"http://127.0.0.1:{runner.addresses[0][1]}/v1/models/model:predict"
+        async with (
+            aiohttp.ClientSession() as session,
+            grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel,
+        ):
+            watch = health_pb2_grpc.HealthStub(channel).Watch(HealthCheckRequest())
+            seen = [(await watch.read()).status]
+            body = {"signature_name": "wait", "inputs": str(tmp_path / "rest")}
+            first = asyncio.create_task(session.post(url, json=body))
+            request = predict_request(
+                {"directory": np.array(str(tmp_path / "rpc"), object)}, "wait"
+            )
+            second = prediction_service_pb2_grpc.PredictionServiceStub(channel).Predict(request)
+            while not ((tmp_path / "rest/begun").exists() and (tmp_path / "rpc/begun").exists()):
+                await asyncio.sleep(0.01)
+            stopping = asyncio.create_task(Apis(models, health, server, runner).stop(0.1))
+            seen.append((await watch.read()).status)
+            watch.cancel()
+            reply = await first
+            answer = reply.status, await reply.json(), await second.code()
+            await stopping
+            return seen, *answer
+
+    (tmp_path / "rest").mkdir()
+    (tmp_path / "rpc").mkdir()
+    serving = [HealthCheckResponse.SERVING, HealthCheckResponse.NOT_SERVING]
+    seen, status, body, code = asyncio.run(ask())
+    assert (seen, status, code) == (serving, 499, grpc.StatusCode.CANCELLED)
+    assert list(body) == ["error"]
+
+
+def test_health_waits_for_the_warm_up_and_the_end_for_no_load(
+    everything: Path, start: Callable[..., Server], tmp_path: Path
+) -> None:
+    def add(version: str, *requests: Any) -> None:
+        hidden = shutil.copytree(everything / "7", tmp_path / f"new-{version}")
+        write_warm_up(hidden, map(logged, requests))
+        hidden.rename(tmp_path / "model" / version)
+
+    (tmp_path / "model").mkdir()
+    wait = predict_request({"directory": np.array(str(tmp_path), object)}, "wait")
+    add("7", wait)
+    server = start(tmp_path / "model")
+    health = health_pb2_grpc.HealthStub(server.channel)
+    watch = health.Watch(HealthCheckRequest(), wait_for_ready=True, timeout=DEADLINE)
+    assert next(watch).status == HealthCheckResponse.NOT_SERVING
+    until(lambda: (tmp_path / "begun").exists())
+    assert health.Check(HealthCheckRequest()).status == HealthCheckResponse.NOT_SERVING
+    assert server.predict({"instances": [1]})[0] == 404
+    (tmp_path / "end").touch()
+    assert next(watch).status == HealthCheckResponse.SERVING
+    assert server.predict({"instances": [1]})[0] == 200
+    watch.cancel()
+    (tmp_path / "begun").unlink()
+    add("8", wait, predict_request({"seconds": np.array(2.0 * DEADLINE)}, "spin"))
+    until(lambda: (tmp_path / "begun").exists())
+    assert server.stop() == 0
 
 
 def test_a_signal_while_it_starts(tmp_path: Path, start: Callable[..., Server]) -> None:
