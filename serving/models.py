@@ -1,169 +1,23 @@
-"""The models of a server: which versions are loaded, and what is said of their state."""
+"""The models of a server, by the configurations that it is given."""
 
 from __future__ import annotations
 
-import logging
 import threading
-from collections.abc import Callable, Container, Iterable
-from dataclasses import dataclass
+from collections.abc import Container
 from pathlib import Path
-from typing import Any, TypeAlias
 
-import tensorflow as tf
-from tensorflow_serving.apis.get_model_status_pb2 import ModelVersionStatus
 from tensorflow_serving.apis.model_pb2 import ModelSpec
-from tensorflow_serving.config.file_system_storage_path_source_pb2 import (
-    FileSystemStoragePathSourceConfig,
-)
 from tensorflow_serving.config.model_server_config_pb2 import (
     ModelConfig,
     ModelServerConfig,
     ModelType,
 )
 
-from serving.errors import Code, ServingError, from_tensorflow, invalid
+from serving.errors import Code, ServingError, invalid
+from serving.model import RETRIES, Load, Model, Retries, VersionStatus, not_found
 from serving.servable import Servable
-from serving.versions import versions
 
 PLATFORM = "tensorflow"
-
-log = logging.getLogger("serving")
-
-Content = dict[str, tuple[int, int]]  # size and time of change of files
-State = ModelVersionStatus.State
-Policy: TypeAlias = FileSystemStoragePathSourceConfig.ServableVersionPolicy
-Load = Callable[[Path], Servable]
-
-
-@dataclass
-class VersionStatus:
-    """State of one version, as GetModelStatus reports it."""
-
-    state: Any
-    code: Code = Code.OK
-    message: str = ""
-
-
-class Model:
-    """The versions of one model under its base path.
-
-    A new version is loaded and warmed before an old one goes; one that fails to load leaves the
-    old one serving, and is tried again when its files change: it may have been half copied.
-
-    Args:
-        name: of the model.
-        base_path: directory of numbered versions.
-        policy: which of them are served; the latest one by default.
-        load: makes a servable of a version's directory.
-    """
-
-    def __init__(
-        self, name: str, base_path: Path, policy: Policy | None = None, load: Load = Servable
-    ) -> None:
-        self.name, self.base_path, self._load_one = name, base_path, load
-        self.policy = policy or Policy()
-        self.labels: dict[str, int] = {}
-        self.statuses: dict[int, VersionStatus] = {}
-        self._loaded: dict[int, Servable] = {}
-        self._failed: dict[int, Content] = {}
-        self._lock = threading.Lock()
-        self._waiting = False
-
-    def poll(self) -> None:
-        """Loads the versions that should be served, then drops the others."""
-        with self._lock:
-            found = self._found()
-            if not found:
-                if not self._waiting:
-                    log.warning("%s has no numbered version yet; waiting", self.base_path)
-                self._waiting = True
-                return
-            self._waiting = False
-            wanted = self._wanted(found)
-            for version in wanted:
-                if version not in self._loaded:
-                    self._load(version, found[version])
-            if any(version in self._loaded for version in wanted):
-                self._unload(set(self._loaded) - set(wanted))
-
-    def close(self) -> None:
-        """Ends the runs that still go on."""
-        for servable in list(self._loaded.values()):
-            servable.close()
-
-    def end(self) -> None:
-        """Drops all versions."""
-        with self._lock:
-            self.labels = {}
-            self._unload(set(self._loaded))
-
-    def has(self, version: int) -> bool:
-        """Whether a version is loaded."""
-        return version in self._loaded
-
-    @property
-    def available(self) -> bool:
-        """Whether any version is."""
-        return bool(self._loaded)
-
-    @property
-    def why_unavailable(self) -> str:
-        """The version that failed last, or that there is none."""
-        failed = [(v, s.message) for v, s in sorted(self.statuses.items()) if s.code != Code.OK]
-        if not failed:
-            return f"name: {self.name}, no version is in {self.base_path}"
-        version, message = failed[-1]
-        return f"name: {self.name} version: {version} due to error: {message}"
-
-    def get(self, version: int | None = None) -> tuple[int, Servable]:
-        """A loaded version; the latest for None.
-
-        Raises:
-            ServingError: NOT_FOUND.
-        """
-        loaded = self._loaded.copy()
-        if version is None and loaded:
-            version = max(loaded)
-        if version not in loaded or version is None:
-            raise _not_found(self.name, version)
-        return version, loaded[version]
-
-    def _found(self) -> dict[int, Path]:
-        try:
-            return versions(self.base_path)
-        except OSError:
-            return {}
-
-    def _wanted(self, found: dict[int, Path]) -> list[int]:
-        choice = self.policy.WhichOneof("policy_choice")
-        if choice == "all":
-            return sorted(found)
-        if choice == "specific":
-            return sorted(set(self.policy.specific.versions) & set(found))
-        return sorted(found)[-(self.policy.latest.num_versions or 1) :]
-
-    def _load(self, version: int, directory: Path) -> None:
-        content = _content(directory)
-        if self._failed.get(version) == content:
-            return
-        self.statuses[version] = VersionStatus(State.LOADING)
-        try:
-            self._loaded[version] = self._load_one(directory)
-        except Exception as error:  # whatever is wrong with it, the server goes on
-            self._failed[version] = content
-            status = _failure(error)
-            self.statuses[version] = status
-            log.error("%s version %d failed to load: %s", self.name, version, status.message)
-        else:
-            self._failed.pop(version, None)
-            self.statuses[version] = VersionStatus(State.AVAILABLE)
-            log.info("loaded %s version %d from %s", self.name, version, directory)
-
-    def _unload(self, gone: Iterable[int]) -> None:
-        for version in gone:
-            del self._loaded[version]
-            self.statuses[version] = VersionStatus(State.END)
-            log.info("unloaded %s version %d", self.name, version)
 
 
 class Models:
@@ -173,46 +27,60 @@ class Models:
         load: makes a servable of a version's directory.
         early_labels: whether a label may name a version that is not loaded yet. One that is moved
             needs a loaded version all the same.
+        retries: of versions that fail to load.
     """
 
-    def __init__(self, load: Load = Servable, early_labels: bool = False) -> None:
-        self._load, self.early_labels = load, early_labels
+    def __init__(
+        self, load: Load = Servable, early_labels: bool = False, retries: Retries = RETRIES
+    ) -> None:
+        self._load, self.early_labels, self._retries = load, early_labels, retries
         self._models: dict[str, Model] = {}
         self._ended: dict[str, Model] = {}  # of which only the states are left
         self._applying = threading.Lock()
+        self._begun = False  # whether all models had a version at one time
 
     def apply(self, config: ModelServerConfig, patient: bool = False) -> None:
         """Serves what a configuration lists, and nothing else, once new models are loaded.
+
+        A model whose base path is another one keeps its versions until one of that path is loaded.
 
         Args:
             config: a list of models.
             patient: whether models may wait for versions that are not there yet.
 
         Raises:
-            ServingError: as `check`, and nothing has changed; or UNKNOWN, a new model has no
-                version that loads.
+            ServingError: as `check`, and nothing has changed; or UNKNOWN, a model that is new, or
+                whose base path is, has no version that loads.
         """
         with self._applying:
             listed = self.check(config)
-            new = {}
+            before = {name: model.base_path for name, model in self._models.items()}
+            paths = {name: Path(one.base_path) for name, one in listed.items()}
+            new = {
+                name: Model(name, path, load=self._load, retries=self._retries)
+                for name, path in paths.items()
+                if name not in before
+            }
+            self._models = {**self._models, **new}  # before they load, so that their status tells
+            models = {name: self._models[name] for name in listed}
+            for name, model in models.items():
+                model.configure(paths[name], listed[name].model_version_policy)
+            for model in models.values():
+                model.look()
+            for model in models.values():
+                model.poll(look=False)
+            gone = {name: model for name, model in self._models.items() if name not in listed}
+            self._ended |= gone
+            self._models = models
             for name, one in listed.items():
-                model = self._models.get(name)
-                if model is None or model.base_path != Path(one.base_path):
-                    model = Model(name, Path(one.base_path), load=self._load)
-                    new[name] = model
-                model.policy = one.model_version_policy
-                model.poll()
-            gone = [model for name, model in self._models.items() if name not in listed]
-            replaced = [self._models[name] for name in new if name in self._models]
-            self._ended |= {model.name: model for model in gone}
-            self._models = {n: new.get(n) or self._models[n] for n in listed}
-            for name, one in listed.items():
-                self._models[name].labels = dict(one.version_labels)
-            for model in (*gone, *replaced):
+                models[name].labels = dict(one.version_labels)
+            for model in gone.values():
                 model.end()
-            missing = [model for model in new.values() if not model.available]
+            self._note()
+            changed = [models[name] for name, path in paths.items() if path != before.get(name)]
+            missing = [model for model in changed if not model.settled]
             if missing and not patient:
-                causes = ", ".join(f"{{{model.why_unavailable}}}" for model in missing)
+                causes = ", ".join(f"{{{model.why_unsettled}}}" for model in missing)
                 raise ServingError(
                     Code.UNKNOWN, f"{len(missing)} model(s) did not become available: {{{causes}}}"
                 )
@@ -242,10 +110,11 @@ class Models:
                     )
         return listed
 
-    def poll(self) -> None:
-        """Looks for new versions of every model."""
+    def poll(self, look: bool = True) -> None:
+        """Looks for new versions of every model, or only tries again what failed to load."""
         for model in list(self._models.values()):
-            model.poll()
+            model.poll(look)
+        self._note()
 
     def close(self) -> None:
         """Ends the runs that still go on."""
@@ -254,9 +123,11 @@ class Models:
 
     @property
     def ready(self) -> bool:
-        """Whether every model has a version to answer with."""
-        models = list(self._models.values())
-        return bool(models) and all(model.available for model in models)
+        """Whether requests should come: every model had a version once, and any has one now.
+
+        So a model that is added later, and cannot be loaded, takes no requests from the others.
+        """
+        return self._begun and any(model.available for model in list(self._models.values()))
 
     @property
     def names(self) -> list[str]:
@@ -278,7 +149,7 @@ class Models:
         model = self._models.get(spec.name)
         version = self._version(spec)
         if model is None:
-            raise _not_found(spec.name, version)
+            raise not_found(spec.name, version)
         return model.get(version)
 
     def statuses(self, spec: ModelSpec) -> dict[int, VersionStatus]:
@@ -301,6 +172,10 @@ class Models:
             )
             raise ServingError(Code.NOT_FOUND, f"Could not find {which}")
         return found
+
+    def _note(self) -> None:
+        models = list(self._models.values())
+        self._begun |= bool(models) and all(model.available for model in models)
 
     def _version(self, spec: ModelSpec) -> int | None:
         choice = spec.WhichOneof("version_choice")
@@ -367,27 +242,3 @@ def checked(config: ModelServerConfig, known: Container[str] = ()) -> dict[str, 
             )
         listed[one.name] = one
     return listed
-
-
-def _not_found(name: str, version: int | None) -> ServingError:
-    wanted = f"Latest({name})" if version is None else f"Specific({name}, {version})"
-    return ServingError(Code.NOT_FOUND, f"Servable not found for request: {wanted}")
-
-
-def _failure(error: Exception) -> VersionStatus:
-    if isinstance(error, tf.errors.OpError):
-        error = from_tensorflow(error)
-    code = error.code if isinstance(error, ServingError) else Code.UNKNOWN
-    if isinstance(error, FileNotFoundError):
-        code = Code.NOT_FOUND
-    message = (str(error).splitlines() or [type(error).__name__])[0]
-    return VersionStatus(State.END, code, message)
-
-
-def _content(directory: Path) -> Content:
-    """Changes with every file that is written below."""
-    try:
-        stats = {str(path): path.stat() for path in directory.rglob("*")}
-    except OSError:  # a file went while we looked
-        return {}
-    return {path: (stat.st_size, stat.st_mtime_ns) for path, stat in stats.items()}

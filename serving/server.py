@@ -225,17 +225,23 @@ async def _follow(models: Models, config: ModelServerConfig, options: Options, h
     from serving.errors import ServingError
 
     await asyncio.to_thread(models.apply, config, patient=True)
-    file, wait = options.model_config_file, options.model_config_file_poll_wait_seconds
-    loop = asyncio.get_running_loop()
-    looked = loop.time()
+    loop, file = asyncio.get_running_loop(), options.model_config_file
+    look, read = options.file_system_poll_wait_seconds, options.model_config_file_poll_wait_seconds
+    tick = min(wait for wait in (look, read, 1.0) if wait)
+    looked = begun = loop.time()
     while True:
         serving = HealthCheckResponse.SERVING if models.ready else HealthCheckResponse.NOT_SERVING
         await health.set("", serving)
-        await asyncio.sleep(options.file_system_poll_wait_seconds)
+        await asyncio.sleep(tick)
+        now = loop.time() + tick / 2  # sleep is not exact
         try:
-            await asyncio.to_thread(models.poll)
-            if file and wait and loop.time() - looked >= wait:
+            if look and now - looked >= look:
                 looked = loop.time()
+                await asyncio.to_thread(models.poll)
+            else:
+                await asyncio.to_thread(models.poll, look=False)
+            if file and read and now - begun >= read:
+                begun = loop.time()
                 changed = config_files.read_models(file)
                 if changed != config:
                     await asyncio.to_thread(models.apply, changed)

@@ -18,11 +18,12 @@ import pytest
 from tensorflow_serving.apis import prediction_service_pb2_grpc
 from tensorflow_serving.apis.model_pb2 import ModelSpec
 
-from serving import models as models_module
+from serving import model as model_module
 from serving import rest, rpc
 from serving.batching import BatchingParameters
 from serving.errors import Code, ServingError
-from serving.models import Model, Models, single
+from serving.model import Model
+from serving.models import Models, single
 from serving.monitoring import Metrics
 from serving.requests import Requests
 from serving.runner import Runner
@@ -128,7 +129,7 @@ def test_a_disk_that_goes_and_comes_back(
         raise OSError(errno.EIO, "Input/output error")
 
     with monkeypatch.context() as patch:
-        patch.setattr(models_module, "versions", gone)
+        patch.setattr(model_module, "versions", gone)
         model.poll()
     base.rename(tmp_path / "away")
     model.poll()
@@ -150,7 +151,7 @@ def test_an_error_that_nobody_foresaw_does_not_end_the_looking(
         def apply(self, config: Any, patient: bool) -> None:
             pass
 
-        def poll(self) -> None:
+        def poll(self, look: bool = True) -> None:
             looks.append(1)
             raise RuntimeError("can't start new thread")
 

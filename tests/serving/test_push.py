@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
-from serving.models import Model
+from serving.model import Model
 from serving.push import LOCK, PushError, main, push
 from tests.serving.saved_models import logged, predict_request, write_warm_up
 

@@ -18,7 +18,9 @@ from tensorflow_serving.apis.model_pb2 import ModelSpec
 from tensorflow_serving.config.model_server_config_pb2 import ModelServerConfig
 
 from serving.errors import Code, ServingError
-from serving.models import Model, Models, single
+from serving.model import Model, Policy, Retries
+from serving.models import Models, single
+from serving.servable import Servable
 from tests.serving.process import Server, until
 from tests.serving.saved_models import logged, predict_request, write_warm_up
 
@@ -202,6 +204,115 @@ def test_a_base_path_that_went_away(halves: Path, base: Path) -> None:
     shutil.rmtree(base)
     model.poll()
     assert answer(model) == (1, 2.0)
+
+
+def test_versions_that_are_no_longer_wanted_end(halves: Path, base: Path) -> None:
+    """Though there is none to take over: by a policy, or since their folders went."""
+    shutil.copytree(halves / "two", base / "1")
+    model = Model("m", base)
+    model.poll()
+    model.configure(base, Policy(specific={"versions": [9]}))
+    model.poll()
+    assert states(model) == {1: END}
+    with pytest.raises(ServingError, match=r"Latest\(m\)"):
+        model.get()
+    model.configure(base, Policy())
+    model.poll()
+    assert answer(model) == (1, 2.0)
+    (base / "1").rename(base / "gone")
+    model.poll()
+    assert states(model) == {1: END}
+    (base / "gone").rename(base / "1")
+    model.poll()
+    assert answer(model) == (1, 2.0)
+
+
+def test_another_base_path_takes_over_once_it_has_a_version(halves: Path, base: Path) -> None:
+    shutil.copytree(halves / "two", base / "1")
+    models, spec, other = Models(), ModelSpec(name="m"), base / "other"
+    models.apply(single("m", base))
+
+    def serves(offset: float) -> bool:
+        number, servable = models.get(spec)
+        assert models.statuses(spec)[number].state == AVAILABLE
+        output = servable.run("serving_default", {"x": np.zeros(1, np.float32)})
+        return output["y"].tolist() == [offset]
+
+    with pytest.raises(ServingError, match=f"name: m, no version is in {other}") as raised:
+        models.apply(single("m", other))
+    assert raised.value.code == Code.UNKNOWN
+    assert serves(2.0)
+    other.mkdir()
+    models.poll()
+    assert serves(2.0)
+    (other / "1").mkdir()
+    models.poll()
+    assert serves(2.0)
+    shutil.copytree(halves / "three", other / "1", dirs_exist_ok=True)
+    models.poll()
+    assert serves(3.0)
+    models.apply(single("m", base))
+    assert serves(2.0)
+
+
+def test_models_that_cannot_be_loaded_take_no_requests_from_others(
+    halves: Path, base: Path
+) -> None:
+    shutil.copytree(halves / "two", base / "good" / "1")
+    models, config = Models(), ModelServerConfig()
+    for name in ("good", "bad"):
+        (base / name).mkdir(exist_ok=True)
+        config.MergeFrom(single(name, base / name))
+    models.apply(config, patient=True)
+    assert not models.ready  # a server that has not begun is not all there
+    models.apply(single("good", base / "good"))
+    assert models.ready
+    with pytest.raises(ServingError, match="name: bad, no version is in"):
+        models.apply(config)
+    assert models.ready
+    shutil.rmtree(base / "good" / "1")
+    models.poll()
+    assert not models.ready
+
+
+def test_the_status_tells_of_the_first_load(halves: Path, base: Path) -> None:
+    config, seen = ModelServerConfig(), []
+    for name in ("a", "b"):
+        shutil.copytree(halves / "two", base / name / "1")
+        config.MergeFrom(single(name, base / name))
+
+    def load(directory: Path) -> Servable:
+        seen.append([models.statuses(ModelSpec(name=name))[1].state for name in ("a", "b")])
+        return Servable(directory)
+
+    models = Models(load)
+    models.apply(config)
+    states = ModelVersionStatus
+    assert seen == [[states.LOADING, states.START], [states.AVAILABLE, states.LOADING]]
+
+
+@pytest.mark.parametrize(("times", "tries"), [(0, 1), (2, 3)])
+def test_a_load_that_fails_is_tried_again(base: Path, times: int, tries: int) -> None:
+    (base / "1").mkdir()
+    tried = []
+
+    def load(directory: Path) -> Servable:
+        tried.append(directory)
+        return Servable(directory)
+
+    model = Model("m", base, load=load, retries=Retries(times, -1.0))
+    for _ in range(tries + 2):
+        model.poll(look=False)
+        model.poll()
+    assert len(tried) == tries
+    (base / "1" / "file").touch()
+    for _ in range(tries + 2):
+        model.poll()
+    assert len(tried) == 2 * tries
+    waiting = Model("m", base, load=load, retries=Retries(1, 3600))
+    for _ in range(3):
+        waiting.poll()
+    assert len(tried) == 2 * tries + 1
 
 
 def test_statuses_are_newest_first(halves: Path, base: Path) -> None:

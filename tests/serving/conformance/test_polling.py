@@ -48,6 +48,17 @@ def test_a_version_that_goes_brings_the_one_before_back(added: Added) -> None:
     assert added.offset() == 1
 
 
+def test_the_last_version_goes(added: Added) -> None:
+    (added.path / "1").rename(added.path / "gone")
+    until(lambda: added.states() == {1: "END"})
+    path, error = f"/v1/models/{added.name}", f"Latest({added.name})"
+    reply = added.folder.server.predict({"instances": [0]}, path)
+    assert reply == (404, {"error": f"Servable not found for request: {error}"})
+    (added.path / "gone").rename(added.path / "1")
+    until(lambda: added.states() == {1: "AVAILABLE"})
+    assert added.offset() == 1
+
+
 def test_only_numbers_are_versions(added: Added) -> None:
     for name in ("next", "3.tmp", "-3", "1e3"):
         added.copy(3).rename(added.path / name)

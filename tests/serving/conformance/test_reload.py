@@ -58,6 +58,7 @@ def test_policies_that_change(unlisted: Added) -> None:
         ("all {}", {3: "AVAILABLE", 2: "AVAILABLE", 1: "AVAILABLE"}),
         ("specific { versions: 1 }", {3: "END", 2: "END", 1: "AVAILABLE"}),
         ("specific { versions: 1 versions: 3 }", {3: "AVAILABLE", 2: "END", 1: "AVAILABLE"}),
+        ("specific { versions: 9 }", {3: "END", 2: "END", 1: "END"}),
         ("latest { num_versions: 1 }", {3: "AVAILABLE", 2: "END", 1: "END"}),
     ):
         unlisted.folder.reload(unlisted.config(policy))
