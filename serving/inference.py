@@ -43,8 +43,12 @@ class Task:
     method: str
     missing: str = "No signature was found with the name: "
 
-    def signature(self, definitions: Mapping[str, SignatureDef]) -> str:
-        """Name of the signature, which is one for this method.
+    def signature(self, definitions: Mapping[str, SignatureDef], check: bool) -> str:
+        """Name of the signature, which can be used for this method.
+
+        Args:
+            definitions: by name.
+            check: whether it has to say so itself.
 
         Raises:
             ServingError: there is none, or it is not for this method.
@@ -54,7 +58,7 @@ class Task:
             raise invalid(self.missing + name)
         definition = definitions[name]
         kind = "classification" if self.method == CLASSIFY else "regression"
-        if definition.method_name != self.method:
+        if check and definition.method_name != self.method:
             raise invalid(
                 f"Expected {kind} signature method_name to be {self.method}. "
                 f"Was: {definition.method_name}"

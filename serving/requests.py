@@ -63,7 +63,8 @@ class Requests:
         timeout: float | None,
     ) -> list[list[Any]]:
         """What each task says of serialized examples, (n,); otherwise as `predict`."""
-        signatures = [task.signature(servable.signature_defs) for task in tasks]
+        check = servable.loading.check_methods
+        signatures = [task.signature(servable.signature_defs, check) for task in tasks]
         tensors = {servable.signature_defs[s].inputs[inference.INPUTS].name for s in signatures}
         if len(tensors) > 1:
             raise invalid("Input tensor must be the same for all Signatures.")

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import importlib
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import grpc
@@ -39,17 +39,21 @@ for _name in ("prediction_service_pb2", "model_service_pb2"):
         importlib.import_module(f"tensorflow_serving.apis.{_name}")
 
 
-def server(requests: Requests, timeout: float) -> tuple[grpc.aio.Server, health.aio.HealthServicer]:
+def server(
+    requests: Requests, timeout: float, arguments: Sequence[tuple[str, int | str]] = ()
+) -> tuple[grpc.aio.Server, health.aio.HealthServicer]:
     """The gRPC server, without a port yet, and what it tells of its health.
 
     Args:
         requests: that answers.
         timeout: seconds before a prediction ends with DEADLINE_EXCEEDED, if not its client's.
+        arguments: of gRPC's core; they do not change the limits.
     """
     result = grpc.aio.server(
         # Those that wait or run, and as many whose messages are still on their way.
         maximum_concurrent_rpcs=2 * requests.runner.limit,
         options=[
+            *arguments,
             ("grpc.max_receive_message_length", inference.MAX_BYTES),
             ("grpc.max_send_message_length", inference.MAX_BYTES),
             ("grpc.so_reuseport", 0),  # a port in use is an error

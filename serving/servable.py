@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,29 @@ MAX_WARM_UP_RECORDS = 1_000
 log = logging.getLogger("serving")
 
 
+@dataclass(frozen=True)
+class Loading:
+    """How versions are loaded.
+
+    Attributes:
+        intra: threads of an operation; 0 for one per core.
+        inter: operations at a time; 0 for one per core.
+        tags: of the graph in a SavedModel.
+        warm_up: whether its warm-up requests are replayed.
+        check_methods: whether its signatures answer only the method that they say they are for.
+            `tf.saved_model.save` calls all of them Predict's.
+    """
+
+    intra: int = 0
+    inter: int = 0
+    tags: tuple[str, ...] = ("serve",)
+    warm_up: bool = True
+    check_methods: bool = False
+
+
+DEFAULT = Loading()
+
+
 class Servable:
     """One loaded version of a model.
 
@@ -35,16 +59,15 @@ class Servable:
 
     Args:
         directory: of the SavedModel.
-        intra: threads of an operation; 0 for one per core.
-        inter: operations at a time; 0 for one per core.
+        loading: how.
 
     Raises:
         Exception: it cannot be loaded, or a warm-up record cannot be answered.
     """
 
-    def __init__(self, directory: Path, intra: int = 0, inter: int = 0) -> None:
-        self.directory = directory
-        self.signature_defs = _signature_defs(directory)
+    def __init__(self, directory: Path, loading: Loading = DEFAULT) -> None:
+        self.directory, self.loading = directory, loading
+        self.signature_defs = _signature_defs(directory, loading.tags)
         self._inputs = {
             signature: {name: _Input(info) for name, info in definition.inputs.items()}
             for signature, definition in self.signature_defs.items()
@@ -60,13 +83,14 @@ class Servable:
         }
         config = tf.compat.v1.ConfigProto(
             allow_soft_placement=True,
-            intra_op_parallelism_threads=intra,
-            inter_op_parallelism_threads=inter,
+            intra_op_parallelism_threads=loading.intra,
+            inter_op_parallelism_threads=loading.inter,
         )
         self._session = tf.compat.v1.Session(graph=tf.Graph(), config=config)
-        tf.compat.v1.saved_model.loader.load(self._session, ["serve"], str(directory))
+        tf.compat.v1.saved_model.loader.load(self._session, loading.tags, str(directory))
         self._functions: dict[str, Function] = {}
-        self._warm_up(directory / WARM_UP)
+        if loading.warm_up:
+            self._warm_up(directory / WARM_UP)
 
     def __del__(self) -> None:
         self.close()
@@ -88,7 +112,7 @@ class Servable:
                 Code.FAILED_PRECONDITION, f'Serving signature key "{signature}" not found.'
             )
         definition = self.signature_defs[signature]
-        if definition.method_name not in inference.METHODS:  # such as TensorFlow's own, to begin
+        if self.loading.check_methods and definition.method_name not in inference.METHODS:
             raise ServingError(
                 Code.INTERNAL,
                 "Expected prediction signature method_name to be one of "
@@ -166,18 +190,20 @@ class Servable:
         elif kind in ("classify_log", "regress_log", "multi_inference_log"):
             request = getattr(logged, kind).request
             for task in inference.tasks(request):
-                signature = task.signature(self.signature_defs)
+                signature = task.signature(self.signature_defs, self.loading.check_methods)
                 self.run(signature, {inference.INPUTS: inference.examples(request.input)})
         else:
             raise ServingError(Code.UNIMPLEMENTED, f"Unsupported log_type for warmup: {kind}")
 
 
-def _signature_defs(directory: Path) -> dict[str, meta_graph_pb2.SignatureDef]:
+def _signature_defs(
+    directory: Path, tags: tuple[str, ...]
+) -> dict[str, meta_graph_pb2.SignatureDef]:
     saved = saved_model_pb2.SavedModel.FromString((directory / "saved_model.pb").read_bytes())
     for graph in saved.meta_graphs:
-        if "serve" in graph.meta_info_def.tags:
+        if set(graph.meta_info_def.tags) == set(tags):
             return dict(graph.signature_def)
-    raise ServingError(Code.NOT_FOUND, f"{directory} has no graph with the tag serve")
+    raise ServingError(Code.NOT_FOUND, f"{directory} has no graph with the tags {','.join(tags)}")
 
 
 class _Input:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from serving.flags import Options, check, flags
+from serving.flags import Options, channel_arguments, check, flags, tuning
 
 if TYPE_CHECKING:
     import grpc
@@ -72,14 +72,22 @@ def main(**given: Any) -> None:
     """Serve SavedModels over gRPC and REST, as TF Serving does."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    ignored = tuning(given)
     options = Options(**given)
     check(options)
+    if ignored:
+        log.info("no use for %s: threads, caches and memory are not set here", ", ".join(ignored))
     try:
         for flag, number in (("--port", options.port), ("--rest_api_port", options.rest_api_port)):
             _check_free(options.address, number, flag)
         asyncio.run(_serve(options))
     except OSError as error:
         raise click.ClickException(str(error)) from None
+
+
+def _at(address: str, port: int) -> str:
+    """Both in one, as URLs have it."""
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
 
 
 def _check_free(address: str, port: int, flag: str) -> None:
@@ -125,13 +133,14 @@ async def _start(options: Options, stack: contextlib.AsyncExitStack) -> None:
     from aiohttp import web
     from grpc_health.v1.health_pb2 import HealthCheckResponse
 
-    from serving import config_files, demo_page, rest, rpc
+    from serving import config_files, cors, demo_page, rest, rpc
     from serving.batching import BatchingParameters
+    from serving.model import Retries
     from serving.models import Models, single
     from serving.monitoring import Metrics
     from serving.requests import Requests
     from serving.runner import Runner
-    from serving.servable import Servable
+    from serving.servable import Loading, Servable
 
     if options.model_config_file:
         config = config_files.read_models(options.model_config_file)
@@ -147,24 +156,34 @@ async def _start(options: Options, stack: contextlib.AsyncExitStack) -> None:
     if options.monitoring_config_file:
         page = config_files.read_monitoring(options.monitoring_config_file)
     both = options.tensorflow_session_parallelism
-    intra = both or options.tensorflow_intra_op_parallelism
-    inter = both or options.tensorflow_inter_op_parallelism
+    loading = Loading(
+        intra=both or options.tensorflow_intra_op_parallelism,
+        inter=both or options.tensorflow_inter_op_parallelism,
+        tags=tuple(options.saved_model_tags.split(",")),
+        warm_up=options.enable_model_warmup,
+        check_methods=options.enable_signature_method_name_check,
+    )
     models = Models(
-        lambda directory: Servable(directory, intra, inter),
+        lambda directory: Servable(directory, loading),
         options.allow_version_labels_for_unavailable_models,
+        Retries(options.max_num_load_retries, options.load_retry_interval_micros / 1e6),
     )
     _check_models(models, config, options)
     metrics = Metrics()
     runner = Runner(metrics, options.max_concurrent_requests, batching)
     requests = Requests(models, runner, metrics)
 
-    server, health = rpc.server(requests, options.grpc_timeout_in_ms / 1000)
+    server, health = rpc.server(
+        requests, options.grpc_timeout_in_ms / 1000, channel_arguments(options)
+    )
     await health.set("", HealthCheckResponse.NOT_SERVING)
     running = Apis(models, health, server)
     if options.rest_api_port:
         path = (page.path or METRICS_PATH) if page and page.enable else None
         pages = demo_page.routes(models) if options.demo_page else ()
         app = rest.application(requests, options.rest_api_timeout_in_ms / 1000, path, pages)
+        if options.rest_api_enable_cors_support:
+            cors.enable(app)
         running.rest = rest.runner(app, GRACE_SECONDS + LAST_SECONDS)
     stack.push_async_callback(running.stop, GRACE_SECONDS)
     await _open_rpc(server, options)
@@ -174,7 +193,7 @@ async def _start(options: Options, stack: contextlib.AsyncExitStack) -> None:
     ports = f"gRPC port {options.port}, REST port {options.rest_api_port}"
     log.info("serving %s: %s", options.model_config_file or options.model_name, ports)
     if options.demo_page:
-        log.info("page: http://%s:%d%s", options.address, options.rest_api_port, demo_page.PATH)
+        log.info("page: http://%s%s", _at(options.address, options.rest_api_port), demo_page.PATH)
     following = asyncio.create_task(_follow(models, config, options, health))
     stack.callback(following.cancel)
 
@@ -206,9 +225,9 @@ async def _open_rpc(server: Any, options: Options) -> None:
                 ssl.custom_ca.encode() or None,
                 ssl.client_verify,
             )
-            server.add_secure_port(f"{options.address}:{options.port}", credentials)
+            server.add_secure_port(_at(options.address, options.port), credentials)
         elif options.port:
-            server.add_insecure_port(f"{options.address}:{options.port}")
+            server.add_insecure_port(_at(options.address, options.port))
         if options.grpc_socket_path:
             server.add_insecure_port(f"unix:{options.grpc_socket_path}")
     except RuntimeError as error:

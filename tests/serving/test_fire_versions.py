@@ -140,10 +140,12 @@ def test_a_disk_that_goes_and_comes_back(
     assert model.get()[0] == 2
 
 
+@pytest.mark.parametrize(("wait", "seen"), [(0.001, True), (0, False)])
 def test_an_error_that_nobody_foresaw_does_not_end_the_looking(
-    caplog: pytest.LogCaptureFixture,
+    wait: float, seen: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
-    looks = []
+    """Nor does it begin where one look was all that was asked for: loads are tried again."""
+    looks: list[bool] = []
 
     class Odd:
         ready = False
@@ -152,7 +154,7 @@ def test_an_error_that_nobody_foresaw_does_not_end_the_looking(
             pass
 
         def poll(self, look: bool = True) -> None:
-            looks.append(1)
+            looks.append(look)
             raise RuntimeError("can't start new thread")
 
     class Health:
@@ -161,8 +163,8 @@ def test_an_error_that_nobody_foresaw_does_not_end_the_looking(
 
     options: Any = SimpleNamespace(
         model_config_file=None,
-        model_config_file_poll_wait_seconds=0,
-        file_system_poll_wait_seconds=0.001,
+        model_config_file_poll_wait_seconds=0.001,
+        file_system_poll_wait_seconds=wait,
     )
 
     async def ask() -> None:
@@ -174,6 +176,7 @@ def test_an_error_that_nobody_foresaw_does_not_end_the_looking(
 
     asyncio.run(ask())
     assert "can't start new thread" in caplog.text
+    assert set(looks) == {seen}
 
 
 def test_an_expired_deadline_is_no_endless_one(everything: Path, tmp_path: Path) -> None:

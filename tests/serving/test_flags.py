@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import http.client
 import json
 import re
 import shutil
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,12 +18,19 @@ import pytest
 import yaml
 from click.testing import CliRunner
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1.health_pb2 import HealthCheckRequest
 from tensorflow_serving.apis import prediction_service_pb2_grpc
 
 import serving
+from serving import rpc
 from serving.client import Client
-from serving.server import main
-from tests.serving.process import Server, free_port, until
+from serving.flags import TUNING, Options, tuning
+from serving.models import Models
+from serving.monitoring import Metrics
+from serving.requests import Requests
+from serving.runner import Runner
+from serving.server import _open_rpc, main
+from tests.serving.process import DEADLINE, Server, free_port, until
 from tests.serving.saved_models import predict_request
 
 HERE = Path(serving.__file__).parent
@@ -91,7 +101,6 @@ def test_other_files_that_cannot_be(tmp_path: Path, flag: str, text: str, error:
 @pytest.mark.parametrize(
     ("flags", "error"),
     [
-        (["--model_base_path=.", "--model_config_file={}"], "give one of --model_base_path and"),
         ([], "give one of --model_base_path and --model_config_file"),
         (["--model_base_path=.", "--monitoring_config_file={}"], "needs --rest_api_port"),
         (["--model_base_path=.", "--batching_parameters_file={}"], "needs --enable_batching"),
@@ -105,6 +114,25 @@ def test_flags_that_do_not_go_together(tmp_path: Path, flags: list[str], error: 
     file = tmp_path / "empty.config"
     file.touch()
     assert error in refusal(*(flag.format(file) for flag in flags))
+
+
+def test_a_configuration_file_stands_above_the_flags_of_one_model(tmp_path: Path) -> None:
+    file = tmp_path / "models.config"
+    file.write_text("model_config_list {")
+    flags = [f"--model_config_file={file}", "--model_name=m", "--model_base_path=/missing"]
+    assert "is no text form of ModelServerConfig" in refusal(*flags)
+
+
+def test_arguments_of_grpc_that_are_none(tmp_path: Path) -> None:
+    flags = [f"--model_base_path={tmp_path}", "--grpc_channel_arguments=grpc.a=1,b"]
+    assert refusal(*flags) == "--grpc_channel_arguments has 'b'; give key=value,key=value"
+
+
+def test_the_version() -> None:
+    result = CliRunner().invoke(main, ["--version"])
+    assert result.exit_code == 0
+    names = [line.partition(":")[0] for line in result.output.splitlines()]
+    assert names == ["Embedded ModelServer", "TensorFlow Library"]
 
 
 @pytest.mark.parametrize(
@@ -152,6 +180,8 @@ def flagged(
     flags = [f"--{name}_file={place / name}" for name in texts]
     flags += ["--enable_batching", f"--grpc_socket_path={place / 'socket'}"]
     flags += ["--tensorflow_intra_op_parallelism=1", "--tensorflow_inter_op_parallelism=1"]
+    flags += ["--rest_api_enable_cors_support", "--grpc_channel_arguments=grpc.lb_policy_name=x"]
+    flags += [f"--{name}=1" for name in TUNING]
     running = Server(everything, place / "log", *flags)
     try:
         running.wait_for("loaded model version 7")
@@ -217,6 +247,54 @@ def test_the_page_for_prometheus(flagged: tuple[Server, Path]) -> None:
     name = ":tensorflow:serving:request_count"
     assert re.search(rf'^{name}{{model_name="model",status="OK"}} \d+$', text, re.MULTILINE)
     assert server.page("/monitoring/prometheus/metrics")[0] == 404
+
+
+def test_pages_of_other_origins(flagged: tuple[Server, Path]) -> None:
+    server, _ = flagged
+    for method, path, expected in (
+        ("OPTIONS", "/v1/models/model:predict", 200),
+        ("GET", "/v1/models/model", 200),
+        ("GET", "/v1/models/no", 404),
+    ):
+        connection = http.client.HTTPConnection(server.rest, timeout=DEADLINE)
+        connection.request(method, path)
+        reply = connection.getresponse()
+        assert reply.status == expected
+        found = {name: value for name, value in reply.headers.items() if name.startswith("Access")}
+        connection.close()
+        assert found == {
+            "Access-Control-Allow-Origin": "*",
+            "Access-Control-Allow-Methods": "POST, GET",
+            "Access-Control-Allow-Headers": "Content-Type",
+        }
+
+
+def test_flags_that_change_nothing_are_taken(flagged: tuple[Server, Path]) -> None:
+    (line,) = (one for one in flagged[0].log.read_text().splitlines() if "no use for" in one)
+    assert all(f"--{name}" in line for name in TUNING)
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
+def test_addresses_of_both_kinds(address: str) -> None:
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    try:
+        socket.create_server((address, 0), family=family).close()
+    except OSError:
+        pytest.skip(f"this machine has no {address}")
+
+    async def ask() -> str:
+        port = free_port()
+        flags = main.make_context("server", [f"--address={address}", f"--port={port}"]).params
+        tuning(flags)
+        server, _ = rpc.server(Requests(Models(), Runner(Metrics()), Metrics()), 30)
+        await _open_rpc(server, Options(**flags))
+        target = f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+        async with grpc.aio.insecure_channel(target) as channel:
+            status = await health_pb2_grpc.HealthStub(channel).Check(HealthCheckRequest())
+        await server.stop(None)
+        return str(status)
+
+    assert asyncio.run(ask()) == "status: SERVING\n"
 
 
 def test_no_page_unless_asked_for(halves: Path, start: Any, tmp_path: Path) -> None:

@@ -9,7 +9,8 @@ import pytest
 import tensorflow as tf
 
 from serving.errors import Code, ServingError
-from serving.servable import Servable
+from serving.inference import REGRESS, Task
+from serving.servable import Loading, Servable
 
 v1 = tf.compat.v1
 
@@ -55,3 +56,12 @@ def test_a_run_ends_when_nobody_waits_or_its_model_is_gone(servable: Servable) -
     with pytest.raises(ServingError) as closed:
         servable.run("twice", inputs, 60.0)
     assert closed.value.code == Code.CANCELLED
+
+
+def test_methods_of_signatures_where_they_are_checked(halves: Path) -> None:
+    servable = Servable(halves / "two", Loading(check_methods=True))
+    with pytest.raises(ServingError, match="Expected prediction signature method_name to be one"):
+        servable.definition("__saved_model_init_op")
+    error = "Expected regression signature method_name to be tensorflow/serving/regress"
+    with pytest.raises(ServingError, match=error):
+        Task("", REGRESS).signature(servable.signature_defs, servable.loading.check_methods)

@@ -20,7 +20,7 @@ from tensorflow_serving.config.model_server_config_pb2 import ModelServerConfig
 from serving.errors import Code, ServingError
 from serving.model import Model, Policy, Retries
 from serving.models import Models, single
-from serving.servable import Servable
+from serving.servable import Loading, Servable
 from tests.serving.process import Server, until
 from tests.serving.saved_models import logged, predict_request, write_warm_up
 
@@ -354,8 +354,8 @@ def test_warm_up_is_replayed(halves: Path, base: Path, caplog: pytest.LogCapture
         ),
         (
             prediction_log_pb2.PredictionLog(regress_log={}).SerializeToString(),
-            Code.INVALID_ARGUMENT,
-            "Expected regression signature method_name to be tensorflow/serving/regress",
+            Code.FAILED_PRECONDITION,
+            "No regression inputs found in SignatureDef",
         ),
         (logged(predict_request({})), Code.INVALID_ARGUMENT, "Missing but required: {x}"),
         (logged(predict_request({"x": np.zeros(1)})), Code.INVALID_ARGUMENT, "float64 is provided"),
@@ -379,6 +379,7 @@ def test_a_bad_record_fails_the_load(
     assert states(model) == {1: END}
     assert model.statuses[1].code == code
     assert error in model.statuses[1].message
+    Servable(base / "1", Loading(warm_up=False))
 
 
 def test_a_warm_up_file_of_another_kind_fails_the_load(halves: Path, base: Path) -> None:
@@ -409,6 +410,7 @@ def test_a_model_without_the_serving_tag(base: Path) -> None:
     model.poll()
     assert states(model) == {1: END}
     assert "serve" in model.statuses[1].message
+    Servable(base / "1", Loading(tags=("train",)))
 
 
 def test_a_server_follows_its_base_path_until_sigint(

@@ -94,6 +94,8 @@ def save_half_plus_two(directory: Path) -> None:
             "regress_wide": _signature(
                 "regress", {"inputs": examples}, {"outputs": tf.concat([y, y2], 1)}
             ),
+            "regress_as_predict": _signature("predict", {"inputs": examples}, {"outputs": y}),
+            "classify_as_predict": _signature("predict", {"inputs": examples}, {"scores": y}),
             "classify_x_to_y": _signature("classify", {"inputs": examples}, {"scores": y}),
             "classify_labels": _signature(
                 "classify",
