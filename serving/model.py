@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,6 +96,7 @@ class Model:
         self._wanted: dict[int, Path] = {}  # at the last look
         self._loaded: dict[int, Servable] = {}
         self._failed: dict[int, _Failure] = {}  # of those that are wanted
+        self._alive: weakref.WeakSet[Servable] = weakref.WeakSet()  # also unloaded ones that run
         self._lock = threading.Lock()
         self._problem = ""
 
@@ -123,8 +125,8 @@ class Model:
             self._unload(self._superseded())
 
     def close(self) -> None:
-        """Ends the runs that still go on."""
-        for servable in list(self._loaded.values()):
+        """Ends the runs that still go on, those of unloaded versions too."""
+        for servable in list(self._alive):
             servable.close()
 
     def end(self) -> None:
@@ -212,6 +214,7 @@ class Model:
         self.statuses[version] = VersionStatus(State.LOADING)
         try:
             self._loaded[version] = self._load_one(directory)
+            self._alive.add(self._loaded[version])
         except Exception as error:  # whatever is wrong with it, the server goes on
             same = failure is not None and failure.content == content
             left = failure.left - 1 if failure and same else self.retries.times

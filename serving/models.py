@@ -118,7 +118,7 @@ class Models:
 
     def close(self) -> None:
         """Ends the runs that still go on."""
-        for model in list(self._models.values()):
+        for model in [*self._models.values(), *self._ended.values()]:
             model.close()
 
     @property

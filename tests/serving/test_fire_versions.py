@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from tensorflow_serving.apis import prediction_service_pb2_grpc
 from tensorflow_serving.apis.model_pb2 import ModelSpec
+from tensorflow_serving.config.model_server_config_pb2 import ModelServerConfig
 
 from serving import model as model_module
 from serving import rest, rpc
@@ -187,13 +188,16 @@ def test_an_expired_deadline_is_no_endless_one(everything: Path, tmp_path: Path)
     assert raised.value.code == Code.DEADLINE_EXCEEDED
 
 
-def test_the_end_of_the_server_ends_runs(everything: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("unloaded", [False, True])
+def test_the_end_of_the_server_ends_runs(everything: Path, tmp_path: Path, unloaded: bool) -> None:
     models = served(everything)
     servable = models.get(SPEC)[1]
     with ThreadPoolExecutor(1) as pool:
         inputs = {"directory": np.array(str(tmp_path), object)}
         run = pool.submit(servable.run, "wait", inputs)
         until(lambda: (tmp_path / "begun").exists())
+        if unloaded:
+            models.apply(ModelServerConfig(model_config_list={}))
         models.close()
         error = run.exception(20)
     assert isinstance(error, ServingError)
