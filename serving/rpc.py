@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import grpc
-from grpc_health.v1 import health, health_pb2_grpc
+from grpc_health.v1 import health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from tensorflow_serving.apis import (
     classification_pb2,
@@ -27,12 +27,17 @@ from tensorflow_serving.apis.model_pb2 import ModelSpec
 
 from serving import inference, tensor_proto
 from serving.errors import ServingError, invalid
+from serving.health import Health
 from serving.requests import Requests
 
 log = logging.getLogger("serving")
 
 _STATUS = {code.value[0]: code for code in grpc.StatusCode}
-_SERVICES = ("tensorflow.serving.PredictionService", "tensorflow.serving.ModelService")
+_SERVICES = (
+    "tensorflow.serving.PredictionService",
+    "tensorflow.serving.ModelService",
+    "grpc.health.v1.Health",
+)
 for _name in ("prediction_service_pb2", "model_service_pb2"):
     # They describe the services to reflection, then set what today's protobuf does not let them.
     with contextlib.suppress(AttributeError):
@@ -41,7 +46,7 @@ for _name in ("prediction_service_pb2", "model_service_pb2"):
 
 def server(
     requests: Requests, timeout: float, arguments: Sequence[tuple[str, int | str]] = ()
-) -> tuple[grpc.aio.Server, health.aio.HealthServicer]:
+) -> tuple[grpc.aio.Server, Health]:
     """The gRPC server, without a port yet, and what it tells of its health.
 
     Args:
@@ -63,11 +68,11 @@ def server(
         PredictionService(requests, timeout), result
     )
     model_service_pb2_grpc.add_ModelServiceServicer_to_server(ModelService(requests), result)
-    healthy = health.aio.HealthServicer()
-    health_pb2_grpc.add_HealthServicer_to_server(healthy, result)
-    names = [*_SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME]
+    health = Health()
+    health_pb2_grpc.add_HealthServicer_to_server(health, result)
+    names = [*_SERVICES, reflection.SERVICE_NAME]
     reflection.enable_server_reflection(names, result)
-    return result, healthy
+    return result, health
 
 
 async def _answer(context: Any, name: str, work: Awaitable[Any]) -> Any:

@@ -20,9 +20,9 @@ from serving.flags import Options, channel_arguments, check, flags, tuning
 if TYPE_CHECKING:
     import grpc
     from aiohttp import web
-    from grpc_health.v1 import health
     from tensorflow_serving.config.model_server_config_pb2 import ModelServerConfig
 
+    from serving.health import Health
     from serving.models import Models
 
 log = logging.getLogger("serving")
@@ -44,7 +44,7 @@ class Apis:
     """
 
     models: Models
-    health: health.aio.HealthServicer
+    health: Health
     rpc: grpc.aio.Server
     rest: web.AppRunner | None = None
 
@@ -55,7 +55,7 @@ class Apis:
             grace: seconds, for both APIs together. Runs that then still go on are ended, so that
                 their clients get an answer.
         """
-        await self.health.enter_graceful_shutdown()
+        self.health.end()
         ending = asyncio.get_running_loop().call_later(grace, self.models.close)
         ends = [self.rpc.stop(grace + LAST_SECONDS)]
         if self.rest:
@@ -131,7 +131,6 @@ async def _serve(options: Options) -> None:
 
 async def _start(options: Options, stack: contextlib.AsyncExitStack) -> None:
     from aiohttp import web
-    from grpc_health.v1.health_pb2 import HealthCheckResponse
 
     from serving import config_files, cors, demo_page, rest, rpc
     from serving.batching import BatchingParameters
@@ -176,7 +175,6 @@ async def _start(options: Options, stack: contextlib.AsyncExitStack) -> None:
     server, health = rpc.server(
         requests, options.grpc_timeout_in_ms / 1000, channel_arguments(options)
     )
-    await health.set("", HealthCheckResponse.NOT_SERVING)
     running = Apis(models, health, server)
     if options.rest_api_port:
         path = (page.path or METRICS_PATH) if page and page.enable else None
@@ -235,10 +233,10 @@ async def _open_rpc(server: Any, options: Options) -> None:
     await server.start()
 
 
-async def _follow(models: Models, config: ModelServerConfig, options: Options, health: Any) -> None:
+async def _follow(
+    models: Models, config: ModelServerConfig, options: Options, health: Health
+) -> None:
     """Loads the models of a configuration, then new versions, and new configurations."""
-    from grpc_health.v1.health_pb2 import HealthCheckResponse
-
     from serving import config_files
     from serving.config_files import ConfigError
     from serving.errors import ServingError
@@ -249,8 +247,7 @@ async def _follow(models: Models, config: ModelServerConfig, options: Options, h
     tick = min(wait for wait in (look, read, 1.0) if wait)
     looked = begun = loop.time()
     while True:
-        serving = HealthCheckResponse.SERVING if models.ready else HealthCheckResponse.NOT_SERVING
-        await health.set("", serving)
+        health.set(models.ready)
         await asyncio.sleep(tick)
         now = loop.time() + tick / 2  # sleep is not exact
         try:

@@ -23,6 +23,7 @@ from serving import model as model_module
 from serving import rest, rpc
 from serving.batching import BatchingParameters
 from serving.errors import Code, ServingError
+from serving.health import Health
 from serving.model import Model
 from serving.models import Models, single
 from serving.monitoring import Metrics
@@ -157,10 +158,6 @@ def test_an_error_that_nobody_foresaw_does_not_end_the_looking(
         def poll(self, look: bool = True) -> None:
             looks.append(look)
             raise RuntimeError("can't start new thread")
-
-    class Health:
-        async def set(self, service: str, status: Any) -> None:
-            pass
 
     options: Any = SimpleNamespace(
         model_config_file=None,

@@ -294,7 +294,7 @@ def test_addresses_of_both_kinds(address: str) -> None:
         await server.stop(None)
         return str(status)
 
-    assert asyncio.run(ask()) == "status: SERVING\n"
+    assert asyncio.run(ask()) == "status: NOT_SERVING\n"
 
 
 def test_no_page_unless_asked_for(halves: Path, start: Any, tmp_path: Path) -> None:

@@ -87,6 +87,7 @@ def test_the_end_is_one_for_both_apis(everything: Path, tmp_path: Path) -> None:
         models.apply(single("model", everything))
         requests = Requests(models, Runner(Metrics()), Metrics())
         server, health = rpc.server(requests, 30)
+        health.set(True)
         port = server.add_insecure_port("127.0.0.1:0")
         await server.start()
         runner = rest.runner(rest.application(requests, 30), 30)
@@ -97,8 +98,10 @@ def test_the_end_is_one_for_both_apis(everything: Path, tmp_path: Path) -> None:
             aiohttp.ClientSession() as session,
             grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel,
         ):
-            watch = health_pb2_grpc.HealthStub(channel).Watch(HealthCheckRequest())
-            seen = [(await watch.read()).status]
+            stub = health_pb2_grpc.HealthStub(channel)
+            watchers = [stub.Watch(HealthCheckRequest()) for _ in range(3)]
+            seen = [(await one.read()).status for one in watchers]
+            watchers.pop().cancel()
             body = {"signature_name": "wait", "inputs": str(tmp_path / "rest")}
             first = asyncio.create_task(session.post(url, json=body))
             request = predict_request(
@@ -108,8 +111,8 @@ def test_the_end_is_one_for_both_apis(everything: Path, tmp_path: Path) -> None:
             while not ((tmp_path / "rest/begun").exists() and (tmp_path / "rpc/begun").exists()):
                 await asyncio.sleep(0.01)
             stopping = asyncio.create_task(Apis(models, health, server, runner).stop(0.1))
-            seen.append((await watch.read()).status)
-            watch.cancel()
+            seen += [(await one.read()).status for one in watchers]
+            assert {await one.read() for one in watchers} == {grpc.aio.EOF}
             reply = await first
             answer = reply.status, await reply.json(), await second.code()
             await stopping
@@ -117,7 +120,7 @@ def test_the_end_is_one_for_both_apis(everything: Path, tmp_path: Path) -> None:
 
     (tmp_path / "rest").mkdir()
     (tmp_path / "rpc").mkdir()
-    serving = [HealthCheckResponse.SERVING, HealthCheckResponse.NOT_SERVING]
+    serving = [HealthCheckResponse.SERVING] * 3 + [HealthCheckResponse.NOT_SERVING] * 2
     seen, status, body, code = asyncio.run(ask())
     assert (seen, status, code) == (serving, 499, grpc.StatusCode.CANCELLED)
     assert list(body) == ["error"]
@@ -141,6 +144,10 @@ def test_health_waits_for_the_warm_up_and_the_end_for_no_load(
     until(lambda: (tmp_path / "begun").exists())
     assert health.Check(HealthCheckRequest()).status == HealthCheckResponse.NOT_SERVING
     assert server.predict({"instances": [1]})[0] == 404
+    _, body = server.call("GET", "/v1/models/model")
+    assert [(one["version"], one["state"]) for one in body["model_version_status"]] == [
+        ("7", "LOADING")
+    ]
     (tmp_path / "end").touch()
     assert next(watch).status == HealthCheckResponse.SERVING
     assert server.predict({"instances": [1]})[0] == 200
