@@ -148,12 +148,8 @@ class Declaration(Strict):
     @property
     def slices(self) -> list[str]:
         """Parts that the model is measured on: those asked for, and those of rules."""
-        wanted = dict.fromkeys(self.evaluate.slices)
-        of_rules = dict.fromkeys(rule.slice for rule in self.bless or () if rule.slice)
-        for part in sorted(of_rules, key=lambda part: "=" in part):  # a feature has all its parts
-            if part.split("=")[0] not in wanted:
-                wanted.setdefault(part)
-        return list(wanted)
+        of_rules = (rule.slice for rule in self.bless or () if rule.slice)
+        return list(dict.fromkeys([*self.evaluate.slices, *of_rules]))
 
     @property
     def learned_from(self) -> str:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from click.testing import CliRunner
 from sklearn.metrics import log_loss
 
@@ -17,11 +20,11 @@ from tests.events import COLOURS
 from tfrec import evaluate
 from tfrec.data import evaluation_batches
 from tfrec.evaluation import Evaluator
-from tfrec.features import Features
+from tfrec.features import NUMBERS, Features
 from tfrec.figures import Report
 from tfrec.interactions import interactions
 from tfrec.runs import Run
-from tfrec.slices import Slices
+from tfrec.slices import Slices, _quarters
 from tfrec.strict import UserError
 
 
@@ -115,12 +118,81 @@ def test_new_users_and_rare_items_are_known_by_training_events(split: Split) -> 
         (["colours=rad"], "colours has no value 'rad'; did you mean 'red'"),
         (["price=cheap"], "price is a number; expected LOW..HIGH, such as price=0..10"),
         (["user_event"], "did you mean 'user_events'"),
-        (["colours", "colours=red"], "one part is asked for twice"),
     ],
 )
 def test_what_is_no_slice(split: Split, wanted: list[str], message: str) -> None:
     with pytest.raises(UserError, match=message):
         split.slices(*wanted)
+
+
+def test_a_part_that_is_there_already_is_passed_over(split: Split) -> None:
+    once = split.slices("colours", "item_count")
+    names = ["item_count=0", "colours=red", "item_count=1–9", "colours=(none)"]
+    assert split.slices("colours", *names[1::2], "item_count", *names[::2]).keys() == once.keys()
+    for name in names:  # what a part is called asks for it
+        (found,) = split.slices(name).items()
+        assert found[0] == name
+        np.testing.assert_array_equal(found[1], once[name])
+    more = split.slices("item_count", "item_count=0..12")
+    assert list(more) == [name for name in once if name.startswith("item_count")] + [
+        "item_count=0..12"
+    ]
+
+
+def changed(shop: Path, directory: Path, change: Callable[[tf.train.Example], None]) -> Path:
+    """The shop with other examples of the test split."""
+    shutil.copytree(shop, directory)
+    for path in directory.glob("examples/test-*"):
+        records = [tf.train.Example.FromString(r.numpy()) for r in tf.data.TFRecordDataset(path)]
+        with tf.io.TFRecordWriter(str(path)) as writer:
+            for example in records:
+                change(example)
+                writer.write(example.SerializeToString())
+    return directory
+
+
+def test_a_number_of_few_values_has_fewer_parts(shop: Path, tmp_path: Path) -> None:
+    """Quarters whose edges are equal are one."""
+    features = Features.load(shop)
+    place = [feature.name for feature in features.packed[NUMBERS]].index("price")
+
+    def rounded(example: tf.train.Example) -> None:
+        values = example.features.feature[NUMBERS].float_list.value
+        values[place] = float(values[place] > 0)
+
+    data = changed(shop, tmp_path / "data", rounded)
+    ((inputs, _, _, keys),) = evaluation_batches(data, features, "test", 10_000)
+    parts = Slices(["price"], data, features, "test")
+    member = dict(zip(parts.names, parts.member(inputs, keys).T, strict=True))
+    prices = inputs["price"].numpy()
+    assert list(member) == ["price=below 0", "price=from 0", "price=from 1"]
+    np.testing.assert_array_equal(member["price=from 0"], prices == 0)
+    np.testing.assert_array_equal(member["price=from 1"], prices == 1)
+
+
+def test_numbers_that_lie_close_together_have_names_that_differ() -> None:
+    known = np.float32(1) + np.arange(8, dtype=np.float32) * np.float32(1e-6)
+    assert len(_quarters(known)) == 4
+    assert _quarters(known[:0]) == {}
+
+
+def test_a_value_may_be_called_as_a_part_is(shop: Path, split: Split, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(shop / "vocabulary", data / "vocabulary")
+    path = data / "vocabulary" / "colours.tsv"
+    text = path.read_text()
+    for colour, name in (("red", "(none)"), ("blue", "(unknown)"), ("black", "(others)")):
+        text = text.replace(f"\t{colour}\n", f"\t{name}\n")
+    path.write_text(text)
+    parts = Slices(["colours", "colours=(none)"], data, split.features, "test")
+    member = dict(zip(parts.names, parts.member(split.inputs, split.keys).T, strict=True))
+    assert {*parts.names} == {
+        *(f"colours={name}" for name in ("(none)", "(unknown)", "(others)", "green")),
+        "colours=((unknown))",
+        "colours=((none))",
+    }
+    reds = split.slices("colours=red")["colours=red"]
+    np.testing.assert_array_equal(member["colours=(none)"], reds)
 
 
 def test_a_run_is_measured_by_slice(finished: tuple[Path, str], split: Split) -> None:

@@ -8,8 +8,9 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ class Slices:
     """Which parts an example is in.
 
     Args:
-        wanted: as the user names them.
+        wanted: as the user names them; a part that is there already is passed over.
         directory: of the data set, for its vocabularies and its training events.
         features: of the data set.
         split: that is measured on.
@@ -56,13 +57,13 @@ class Slices:
         self.directory, self.features, self.split = directory, features, split
         self.names: list[str] = []
         self._members: list[_Member] = []
-        for text in dict.fromkeys(wanted):
+        for text in wanted:
             name, equals, value = text.partition("=")
             parts, member = self._parts(name, value if equals else None)
-            self.names += [f"{name}={part}" for part in parts]
-            self._members.append(member)
-        if len(set(self.names)) < len(self.names):
-            raise UserError("slices: one part is asked for twice")
+            named = [f"{name}={part}" for part in parts]
+            new = [place for place, part in enumerate(named) if part not in self.names]
+            self.names += [named[place] for place in new]
+            self._members.append(_some(member, new))
 
     def member(self, inputs: dict[str, Any], keys: dict[str, Any]) -> Array:
         """Which parts examples are in.
@@ -93,33 +94,24 @@ class Slices:
         key = COUNTS[name]
         users_and_items = interactions(self.directory, ("train",))
         counts = Counter(k.strip() for k in users_and_items[list(COUNTS.values()).index(key)])
-        ranges: Sequence[tuple[float, float]] = _POWERS if value is None else [_range(name, value)]
+        ranges = _ranges(name, value, {_shown(*pair): pair for pair in _POWERS})
 
         def member(inputs: dict[str, Any], keys: dict[str, Any]) -> Array:
             found = [counts[k.decode().strip()] for k in keys[key].numpy()]
-            return _within(np.array(found), ranges)
+            return _within(np.array(found), ranges.values())
 
-        return [_shown(*pair) for pair in ranges] if value is None else [value], member
+        return list(ranges), member
 
     def _by_number(self, feature: Feature, value: str | None) -> tuple[list[str], _Member]:
-        if value is not None:
-            names, ranges = [value], [_range(feature.name, value)]
-        else:
-            # Of the first examples, which are stored in random order.
-            batches = evaluation_batches(self.directory, self.features, self.split, BATCH_SIZE)
-            known = next(iter(batches))[0][feature.name].numpy()
-            edges = np.quantile(known[np.isfinite(known)], [0.25, 0.5, 0.75]).tolist()
-            lows, highs = [-np.inf, *edges], [*np.nextafter(edges, -np.inf), np.inf]
-            ranges = list(zip(lows, highs, strict=True))
-            shown = [f"{edge:.4g}" for edge in edges]
-            names = [f"below {shown[0]}", f"from {shown[0]}", f"from {shown[1]}"]
-            names.append(f"from {shown[2]}")
+        # Of the first examples, which are stored in random order.
+        batches = evaluation_batches(self.directory, self.features, self.split, BATCH_SIZE)
+        known = next(iter(batches))[0][feature.name].numpy()
+        ranges = _ranges(feature.name, value, _quarters(known[np.isfinite(known)]))
 
         def member(inputs: dict[str, Any], keys: dict[str, Any]) -> Array:
-            values = np.asarray(inputs[feature.name], np.float64)
-            return _within(values, ranges)
+            return _within(np.asarray(inputs[feature.name]), ranges.values())
 
-        return names, member
+        return list(ranges), member
 
     def _by_value(self, feature: Feature, value: str | None) -> tuple[list[str], _Member]:
         table = self.features.table(feature.table)
@@ -127,37 +119,83 @@ class Slices:
         ids = np.arange(1, 1 + len(values))
         if not table.learned:
             values = np.array([f"bucket {n} of {len(values)}" for n in ids], object)
-        # Ids to the number of the part: none, those that are looked at, others, unknown ones.
-        if value is None:
-            chosen = np.sort(ids[np.argsort(-counts, kind="stable")[:MOST]])
-        else:
-            chosen = ids[values == value]
-            if not len(chosen):
-                near = nearest(value, values[:10_000])
-                raise UserError(f"slice: {feature.name} has no value {value!r}{near}")
-        names = [*values[chosen - 1], "(others)", "(unknown)", "(none)"]
+        if value is not None and len(found := ids[values == value]):
+            return [value], lambda inputs, keys: _any(inputs[feature.name], found)
+        chosen = np.sort(ids[np.argsort(-counts, kind="stable")[:MOST]])
+        others, unknown, none = (_new(name, values) for name in ("(others)", "(unknown)", "(none)"))
+        # Ids to the number of the part: those that are looked at, others, unknown ones, none.
+        names = [*values[chosen - 1], others, unknown, none]
         place = np.full(table.size, len(chosen) + 1)
         place[0] = len(chosen) + 2
         place[ids] = len(chosen)
         place[chosen] = np.arange(len(chosen))
         parts = list(range(len(chosen)))
-        if value is None:
-            parts += [len(chosen)] * (len(chosen) < len(values))
-            parts += [len(chosen) + 1] * (table.oov > 0) + [len(chosen) + 2]
+        parts += [len(chosen)] * (len(chosen) < len(values))
+        parts += [len(chosen) + 1] * (table.oov > 0) + [len(chosen) + 2]
 
         def member(inputs: dict[str, Any], keys: dict[str, Any]) -> Array:
-            of_example = np.asarray(inputs[feature.name]).reshape(len(inputs[feature.name]), -1)
+            of_example = _rows(inputs[feature.name])
             found = np.zeros((len(of_example), len(names)), bool)
             found[np.arange(len(of_example))[:, np.newaxis], place[of_example]] = True
             found[:, -1] = (of_example == 0).all(axis=1)  # padding beside values is none of them
             return found[:, parts]
 
-        return [names[part] for part in parts], member
+        named = [names[part] for part in parts]
+        if value is None:
+            return named, member
+        if value not in named:
+            near = nearest(value, values[:10_000])
+            raise UserError(f"slice: {feature.name} has no value {value!r}{near}")
+        return [value], _some(member, [named.index(value)])
+
+
+def _some(member: _Member, places: list[int]) -> _Member:
+    """Of some parts alone."""
+    return lambda inputs, keys: member(inputs, keys)[:, places]
+
+
+def _rows(ids: Any) -> Array:
+    """(n, values) all ids of each example."""
+    found = np.asarray(ids)
+    return found.reshape(len(found), math.prod(found.shape[1:]))
+
+
+def _any(ids: Any, wanted: Array) -> Array:
+    """(n, 1) whether examples have one of the ids."""
+    return np.isin(_rows(ids), wanted).any(axis=1, keepdims=True)
+
+
+def _new(name: str, values: Array) -> str:
+    """The name of a part that is no value, and that no value has."""
+    while (values == name).any():
+        name = f"({name})"
+    return name
+
+
+def _quarters(known: Array) -> dict[str, tuple[float, float]]:
+    """Ranges of about equal counts by name; fewer than four where many values are equal."""
+    if not len(known):
+        return {}
+    edges = np.unique(np.quantile(known, [0.25, 0.5, 0.75], method="higher"))
+    lows, highs = [-np.inf, *edges], [*np.nextafter(edges, -np.inf), np.inf]
+    digits = next(d for d in range(4, 18) if len({f"{e:.{d}g}" for e in edges}) == len(edges))
+    shown = [f"{edge:.{digits}g}" for edge in edges]
+    names = [f"below {shown[0]}", *(f"from {edge}" for edge in shown)]
+    return dict(zip(names, zip(lows, highs, strict=True), strict=True))
 
 
 def _within(values: Array, ranges: Iterable[tuple[float, float]]) -> Array:
     """(n, ranges) whether values are in each; both ends belong to it."""
     return np.stack([(low <= values) & (values <= high) for low, high in ranges], axis=1)
+
+
+def _ranges(
+    name: str, value: str | None, named: dict[str, tuple[float, float]]
+) -> dict[str, tuple[float, float]]:
+    """Those with names, or the one that is asked for: by its name, or as LOW..HIGH."""
+    if value is None:
+        return named
+    return {value: named[value] if value in named else _range(name, value)}
 
 
 def _range(name: str, text: str) -> tuple[float, float]:

@@ -214,7 +214,7 @@ def pushed(made: tuple[Declaration, Path], tmp_path_factory: Any) -> tuple[Decla
     whole = with_blocks(
         declaration,
         train=TRAIN,
-        evaluate={"slices": ["device"]},
+        evaluate={"slices": ["device", "item_count"]},
         bless=[
             {"metric": "log_loss", "at_most": 10.0, "worse_by": 0.0},
             {"metric": "log_loss", "slice": "item_count=0..9", "at_most": 10.0},
