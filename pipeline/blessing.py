@@ -13,7 +13,7 @@ from serving.versions import versions
 from tfrec.aims import badness
 from tfrec.bootstrap import FEWEST, difference
 from tfrec.export import newest_version
-from tfrec.figures import Report, with_interval
+from tfrec.figures import Report, is_part, with_interval
 from tfrec.strict import UserError, nearest
 
 EVALUATION = "evaluation.json"
@@ -122,10 +122,11 @@ def _records(rule: BlessDeclaration, own: list[Record], where: str) -> list[Reco
     if rule.metric not in known:
         near = nearest(rule.metric, known)
         raise UserError(f"{where}: no metric {rule.metric!r} of {task}{near}")
-    found = [record for record in of_task if record["slice"] == rule.slice]
-    if found or rule.slice is None:
-        return found
+    if rule.slice is None:
+        return [record for record in of_task if record["slice"] is None]
     parts = [record for record in of_task if record["slice"]]
+    if found := [record for record in parts if is_part(rule.slice, record["slice"])]:
+        return found
     found = [record for record in parts if record["slice"].startswith(f"{rule.slice}=")]
     if not found:
         near = nearest(rule.slice, [record["slice"] for record in parts])

@@ -101,6 +101,8 @@ class Evaluate(Step):
     def told(self, counts: dict[str, Any]) -> list[str]:
         report = Report.load(self.output / EVALUATION)
         lines = [line for line in report.text().splitlines()[1:] if line]
+        empty = report.without_examples(self.declaration.slices)
+        lines += [f"slice {part}: no example of {report.split} is in it" for part in empty]
         return [f"{counts['measured']} on {report.about}", *lines]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +13,9 @@ from pipeline.declaration import Declaration
 from pipeline.description import GAPS
 from tfrec.features import Table
 from tfrec.strict import UserError
+
+WEEK = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
+CLOCKS: dict[str, tuple[str, ...]] = {"hour": tuple(map(str, range(24))), "weekday": WEEK}
 
 
 def tables(
@@ -60,8 +63,8 @@ def write_vocabularies(
 ) -> None:
     """Writes `<table>.tsv` of every table: tab-separated `id, count, value`.
 
-    First padding, then the vocabulary by descending count, then OOV buckets. Hashes and buckets
-    have no values.
+    First padding, then the vocabulary by descending count, then OOV buckets. Hours and weekdays
+    have names for values, hashes and buckets none.
 
     Args:
         folder: to make.
@@ -76,6 +79,7 @@ def write_vocabularies(
         for name, feature in declaration.features.items()
         if feature.tokens and not feature.hash_buckets
     }
+    clocks = {name: CLOCKS[f.kind] for name, f in declaration.features.items() if f.clock}
     for table in tables:
         if table.name not in ids:
             continue
@@ -83,16 +87,19 @@ def write_vocabularies(
         counts[: len(ids[table.name])] = ids[table.name]
         with (folder / f"{table.name}.tsv").open("w", encoding="utf-8") as file:
             file.write("id\tcount\tvalue\n")
-            values = _values(table, output if table.name in learned else None)
+            names = clocks.get(table.name, itertools.repeat("", table.vocabulary))
+            values = _values(table, output if table.name in learned else None, names)
             for index, (count, value) in enumerate(zip(counts, values, strict=True)):
                 file.write(f"{index}\t{count}\t{value}\n")
 
 
-def _values(table: Table, output: tft.TFTransformOutput | None) -> Iterator[str]:
+def _values(
+    table: Table, output: tft.TFTransformOutput | None, names: Iterable[str]
+) -> Iterator[str]:
     """What every id of a table stands for; read line by line, since a vocabulary may be huge."""
     yield "[padding]"
     if output is None:
-        yield from itertools.repeat("", table.size - 1)
+        yield from names
         return
     with Path(output.vocabulary_file_by_name(table.name)).open("rb") as file:
         for line in file:

@@ -18,6 +18,7 @@ from sklearn.metrics import log_loss
 
 from tests.events import COLOURS
 from tfrec import evaluate
+from tfrec.catalogue import vocabulary
 from tfrec.data import evaluation_batches
 from tfrec.evaluation import Evaluator
 from tfrec.features import NUMBERS, Features
@@ -90,12 +91,62 @@ def test_numbers_have_quarters_and_ranges(split: Split) -> None:
     np.testing.assert_array_equal(split.slices("price=0.1..")["price=0.1.."], prices >= 0.1)
 
 
-def test_buckets_are_told_by_their_place(split: Split) -> None:
+def test_buckets_are_told_by_their_edges(split: Split) -> None:
     found = split.slices("price_band")
-    assert list(found)[:4] == [f"price_band=bucket {n} of 4" for n in (1, 2, 3, 4)]
+    *buckets, none = found
+    assert none == "price_band=(none)"
     prices = np.array([float(row["unit price"] or "nan") for row in split.rows])
-    highest = [prices[part].max() for part in list(found.values())[:4]]
-    assert highest == sorted(highest)
+    np.testing.assert_array_equal(found[none], np.isnan(prices))
+    edges = [float(name.split("from ")[-1].split("=")[-1].split(" to ")[0]) for name in buckets[1:]]
+    assert buckets[0] == f"price_band=below {edges[0]:g}"
+    assert buckets[1] == f"price_band={edges[0]:g} to below {edges[1]:g}"
+    assert buckets[3] == f"price_band=from {edges[2]:g}"
+    for name, low, high in zip(buckets, [-np.inf, *edges], [*edges, np.inf], strict=True):
+        expected = (prices >= low - 1e-5) & (prices < high - 1e-5)
+        np.testing.assert_array_equal(found[name], expected)
+
+
+def test_buckets_are_asked_for_by_values_and_ranges_of_the_source(split: Split) -> None:
+    """The part is of whole buckets, and its name says which."""
+    found = list(split.slices("price_band").items())
+    (_, first), (second_name, second), (third_name, third), _, _ = found
+    low, high = second_name.removeprefix("price_band=").split(" to below ")
+    inside = (float(low) + float(high)) / 2
+    end = third_name.split(" to below ")[1]
+    asked = [f"price_band={inside}", f"price_band={inside}..{high}", f"price_band=..{low}"]
+    one, two, three = split.slices(*asked).items()
+    assert one[0] == f"price_band={inside} → {low} to below {high}"
+    np.testing.assert_array_equal(one[1], second)
+    assert two[0] == f"price_band={inside}..{high} → {low} to below {end}"
+    np.testing.assert_array_equal(two[1], second | third)
+    assert three[0] == f"price_band=..{low} → below {high}"
+    np.testing.assert_array_equal(three[1], first | second)
+
+
+def test_histories_have_parts_by_their_length(split: Split) -> None:
+    ((inputs, _, _, keys),) = evaluation_batches(split.shop, split.features, "train", 10_000)
+    lengths = (inputs["bought_before_product"].numpy() > 0).sum(axis=1)
+    parts = Slices(["bought_before=0..1", "bought_before"], split.shop, split.features, "train")
+    named = dict(zip(parts.names, parts.member(inputs, keys).T, strict=True))
+    np.testing.assert_array_equal(named.pop("bought_before=0..1"), lengths <= 1)
+    assert len(named) > 2
+    np.testing.assert_array_equal(sum(named.values()), 1)
+    for name, part in named.items():
+        word, edge = name.removeprefix("bought_before=").split()
+        expected = lengths < int(edge) if word == "below" else lengths >= int(edge)
+        assert (part <= expected).all()
+
+
+def test_what_is_in_histories_and_crosses_is_asked_for_by_value(split: Split) -> None:
+    (red,) = split.slices("bought_before_colours=red").values()
+    reds = split.features.feature("colours").table
+    ids = {c: n for n, c in enumerate(vocabulary(split.shop, split.features.table(reds))[0], 1)}
+    events = split.inputs["bought_before_colours"].numpy()
+    np.testing.assert_array_equal(red, (events == ids["red"]).any(axis=(1, 2)))
+    assert 0 < red.sum() < len(red)
+    (cross,) = split.slices("customer_x_colours=c3&red").values()
+    expected = [r["customer"] == "c3" and "red" in r["colours"].split("|") for r in split.rows]
+    assert cross.tolist() == expected
 
 
 def test_new_users_and_rare_items_are_known_by_training_events(split: Split) -> None:
@@ -117,7 +168,12 @@ def test_new_users_and_rare_items_are_known_by_training_events(split: Split) -> 
         (["colour"], "no feature 'colour'; did you mean 'colours'"),
         (["colours=rad"], "colours has no value 'rad'; did you mean 'red'"),
         (["price=cheap"], "price is a number; expected LOW..HIGH, such as price=0..10"),
+        (["price=3..1"], "price is a number; expected LOW..HIGH"),
+        (["price_band=dear"], "price_band is a number; expected LOW..HIGH"),
         (["user_event"], "did you mean 'user_events'"),
+        (["bought_befor"], "did you mean 'bought_before'"),
+        (["customer_x_colours=c3"], "customer_x_colours needs a value of each of customer, colour"),
+        (["customer_x_colours"], "such as customer_x_colours=A&B"),
     ],
 )
 def test_what_is_no_slice(split: Split, wanted: list[str], message: str) -> None:
@@ -198,6 +254,7 @@ def test_a_value_may_be_called_as_a_part_is(shop: Path, split: Split, tmp_path: 
 def test_a_run_is_measured_by_slice(finished: tuple[Path, str], split: Split) -> None:
     run, _ = finished
     arguments = ["--run", str(run), "--slice", "colours", "--slice", "user_events"]
+    arguments += ["--slice", "user_events=0..1", "--slice", "price_band=5"]
     done = CliRunner().invoke(evaluate.main, [*arguments, "--replicates", "50"])
     assert done.exit_code == 0, done.output
     report = Report.load(run / "evaluation" / "test.json")
@@ -209,6 +266,8 @@ def test_a_run_is_measured_by_slice(finished: tuple[Path, str], split: Split) ->
     assert red["users"] == len({r["customer"] for r in np.array(split.rows)[reds]})
     assert by_slice["user_events=10–99"]["metrics"] == whole["metrics"]
     assert "user_events=0" not in by_slice  # nobody is in it
+    assert done.output.count("no example of test is in it") == 1
+    assert "slice user_events=0..1: no example of test is in it" in done.output
     low, high = red["intervals"]["log_loss"]
     assert low < red["metrics"]["log_loss"] < high
     assert f"{red['metrics']['log_loss']:.4f} ±{(high - low) / 2:.4f}" in done.output

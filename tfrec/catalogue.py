@@ -51,24 +51,33 @@ class Catalogue:
         names = [feature.name for feature in self.features.of_role("item")]
         parts = []
         for start in range(0, len(self.keys), ROWS_AT_ONCE):
-            values = transform.transform_fn(self._rows(start, start + ROWS_AT_ONCE))
+            end = min(start + ROWS_AT_ONCE, len(self.keys))
+            known = {name: values[start:end] for name, values in self.raw.items()}
+            raw = raw_rows(self.features, known, end - start)
+            values = transform.transform_fn(raw)
             inputs = pad(self.features, values)
             parts.append({name: inputs[name] for name in names})
         return {name: tf.concat([part[name] for part in parts], axis=0) for name in names}
 
-    def _rows(self, start: int, end: int) -> dict[str, Any]:
-        """Raw inputs of the transform for some items, without a user, a context or a history."""
-        count = len(self.keys[start:end])
-        raw: dict[str, Any] = {}
-        for column in self.features.columns:
-            if column.history:
-                nothing = tf.constant([], column.dtype)
-                splits = tf.zeros([count + 1], tf.int64)
-                raw[column.name] = tf.RaggedTensor.from_row_splits(nothing, splits)
-            else:
-                values = self.raw.get(column.name, _missing(column, len(self.keys)))
-                raw[column.name] = tf.constant(values[start:end], column.dtype)
-        return raw
+
+def raw_rows(features: Features, known: dict[str, Array], count: int) -> dict[str, Any]:
+    """Raw inputs of the transform: known columns, no other value and no history.
+
+    Args:
+        features: of the data set.
+        known: by column, (count,) values.
+        count: of rows.
+    """
+    raw: dict[str, Any] = {}
+    for column in features.columns:
+        if column.history:
+            nothing = tf.constant([], column.dtype)
+            splits = tf.zeros([count + 1], tf.int64)
+            raw[column.name] = tf.RaggedTensor.from_row_splits(nothing, splits)
+        else:
+            values = known.get(column.name, _missing(column, count))
+            raw[column.name] = tf.constant(values, column.dtype)
+    return raw
 
 
 def load(directory: str | Path, features: Features) -> Catalogue:

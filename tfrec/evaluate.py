@@ -25,8 +25,8 @@ from tfrec.strict import UserError
     "slices",
     multiple=True,
     metavar="FEATURE[=VALUE]",
-    help="Parts to measure by themselves: the values of a feature, one value or LOW..HIGH; "
-    "user_events or item_count, by training events.",
+    help="Parts to measure by themselves: the values of a feature, one value or LOW..HIGH; a "
+    "history, by its length; user_events or item_count, by training events.",
 )
 @click.option(
     "--replicates",
@@ -72,6 +72,8 @@ def main(
             raise UserError("--set belongs to --run")
         report = _of_export(export, data, split, slices, replicates)
     click.echo(report.text())
+    for part in report.without_examples(slices):
+        click.echo(f"slice {part}: no example of {split} is in it")
     if output:
         report.save(output)
         click.echo(f"all of it is in {output}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ REPLICATES = 200  # resamplings unless others are asked for
 FOLDER = "evaluation"  # of a run directory
 
 MOST_COLUMNS = 12
+_REALLY = " → "  # in the name of a part, between what was asked for and what it holds
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,16 @@ class Report:
             if record["slice"] is None:
                 found.setdefault(record["name"], {})[record["task"]] = record["metrics"]
         return found
+
+    def without_examples(self, wanted: Iterable[str]) -> list[str]:
+        """Parts that were asked for and have no record, since no example is in them.
+
+        Args:
+            wanted: slices; of a feature alone, any part will do.
+        """
+        found = {record["slice"] for record in self.records} - {None}
+        named = (part for part in dict.fromkeys(wanted) if "=" in part)
+        return [part for part in named if not any(is_part(part, name) for name in found)]
 
     def save(self, path: Path) -> None:
         """Writes it, whole or not at all.
@@ -93,6 +104,16 @@ class Report:
         if any(record["slice"] for record in own):
             parts += [f"\n{self.model} by slice", *_by_task(own, whole=False)]
         return "\n".join(parts)
+
+
+def asked_for(value: str, really: str) -> str:
+    """The name of a part that is not quite what was asked for."""
+    return value if value == really else f"{value}{_REALLY}{really}"
+
+
+def is_part(asked: str, name: str) -> bool:
+    """Whether a part is what was asked for, whatever more its name tells."""
+    return name.split(_REALLY)[0] == asked or name == asked
 
 
 def _by_task(records: list[dict[str, Any]], whole: bool) -> list[str]:

@@ -1,13 +1,17 @@
 """Parts of a split that are measured by themselves, such as new users or a genre.
 
-- `FEATURE`: every value of a category, by its name; quarters of a number;
+- `FEATURE`: every value of a category, by its name; every bucket; quarters of a number;
 - `FEATURE=VALUE`, or `FEATURE=LOW..HIGH` of a number, as the model reads it: one part;
+- `FEATURE=VALUE`, or `FEATURE=LOW..HIGH`, of buckets, as they were before: those that hold them;
+- `HISTORY`: quarters by the number of events in it; `HISTORY=LOW..HIGH` for one part;
+- `CROSS=VALUE&VALUE`: a value of each feature that it is made of;
 - `user_events`, `item_count`: by how many training events the user or the item has, in powers of
   ten; `user_events=0..4` for one part.
 """
 
 from __future__ import annotations
 
+import functools
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -17,9 +21,11 @@ from typing import Any
 import numpy as np
 
 from tfrec.baselines import BATCH_SIZE
+from tfrec.buckets import Buckets
 from tfrec.catalogue import vocabulary
 from tfrec.data import evaluation_batches
-from tfrec.features import Feature, Features
+from tfrec.features import Feature, Features, History
+from tfrec.figures import asked_for
 from tfrec.interactions import interactions
 from tfrec.metrics import Array
 from tfrec.strict import UserError, nearest
@@ -57,12 +63,15 @@ class Slices:
         self.directory, self.features, self.split = directory, features, split
         self.names: list[str] = []
         self._members: list[_Member] = []
+        self._known_buckets: dict[str, Buckets] = {}
         for text in wanted:
             name, equals, value = text.partition("=")
             parts, member = self._parts(name, value if equals else None)
-            named = [f"{name}={part}" for part in parts]
-            new = [place for place, part in enumerate(named) if part not in self.names]
-            self.names += [named[place] for place in new]
+            new = []
+            for place, part in enumerate(parts):
+                if f"{name}={part}" not in self.names:
+                    self.names.append(f"{name}={part}")
+                    new.append(place)
             self._members.append(_some(member, new))
 
     def member(self, inputs: dict[str, Any], keys: dict[str, Any]) -> Array:
@@ -80,15 +89,28 @@ class Slices:
     def _parts(self, name: str, value: str | None) -> tuple[list[str], _Member]:
         if name in COUNTS:
             return self._by_count(name, value)
-        known = {feature.name: feature for feature in self.features.features}
+        histories = {history.name: history for history in self.features.histories}
+        if name in histories:
+            return self._by_history(histories[name], value)
+        fields = (*self.features.features, *self.features.crosses)
+        steps = {step.name: step for history in histories.values() for step in history.features}
+        known = {feature.name: feature for feature in fields} | steps
         if name not in known:
-            raise UserError(f"slice: no feature {name!r}{nearest(name, [*known, *COUNTS])}")
+            near = nearest(name, [*known, *histories, *COUNTS])
+            raise UserError(f"slice: no feature {name!r}{near}")
         feature = known[name]
-        if feature.kind == "number" and feature.length:
+        many = feature.length or name in steps
+        if feature.is_gap or (feature.kind == "number" and many):
             raise UserError(f"slice: {name} has many numbers in an example, and so no parts")
         if feature.kind == "number":
             return self._by_number(feature, value)
-        return self._by_value(feature, value)
+        return (self._by_cross if feature.parts else self._by_value)(feature, value)
+
+    @functools.cached_property
+    def _first(self) -> dict[str, Array]:
+        """Inputs of the first examples, which are stored in random order."""
+        batches = evaluation_batches(self.directory, self.features, self.split, BATCH_SIZE)
+        return {name: values.numpy() for name, values in next(iter(batches))[0].items()}
 
     def _by_count(self, name: str, value: str | None) -> tuple[list[str], _Member]:
         key = COUNTS[name]
@@ -103,9 +125,7 @@ class Slices:
         return list(ranges), member
 
     def _by_number(self, feature: Feature, value: str | None) -> tuple[list[str], _Member]:
-        # Of the first examples, which are stored in random order.
-        batches = evaluation_batches(self.directory, self.features, self.split, BATCH_SIZE)
-        known = next(iter(batches))[0][feature.name].numpy()
+        known = self._first[feature.name]
         ranges = _ranges(feature.name, value, _quarters(known[np.isfinite(known)]))
 
         def member(inputs: dict[str, Any], keys: dict[str, Any]) -> Array:
@@ -113,14 +133,38 @@ class Slices:
 
         return list(ranges), member
 
+    def _by_history(self, history: History, value: str | None) -> tuple[list[str], _Member]:
+        mask = history.mask_feature.name
+        ranges = _ranges(history.name, value, _quarters((self._first[mask] != 0).sum(axis=1)))
+
+        def member(inputs: dict[str, Any], keys: dict[str, Any]) -> Array:
+            return _within((np.asarray(inputs[mask]) != 0).sum(axis=1), ranges.values())
+
+        return list(ranges), member
+
+    def _by_cross(self, cross: Feature, value: str | None) -> tuple[list[str], _Member]:
+        values = (value or "").split("&")
+        if value is None or len(values) != len(cross.parts):
+            raise UserError(
+                f"slice: {cross.name} needs a value of each of {', '.join(cross.parts)}, such as "
+                f"{cross.name}={'&'.join('ABCDEFGH'[: len(cross.parts)])}"
+            )
+        parts = [self._parts(name, v) for name, v in zip(cross.parts, values, strict=True)]
+
+        def member(inputs: dict[str, Any], keys: dict[str, Any]) -> Array:
+            found = np.concatenate([member(inputs, keys) for _, member in parts], axis=1)
+            return np.all(found, axis=1)[:, np.newaxis]
+
+        return [asked_for(value, "&".join(name for (name,), _ in parts))], member
+
     def _by_value(self, feature: Feature, value: str | None) -> tuple[list[str], _Member]:
         table = self.features.table(feature.table)
         values, counts = vocabulary(self.directory, table)
+        buckets = None
+        if not values.any():  # neither a vocabulary nor hours or weekdays
+            buckets = self._buckets(feature.mirrors or feature.name)
+            values = buckets.names
         ids = np.arange(1, 1 + len(values))
-        if not table.learned:
-            values = np.array([f"bucket {n} of {len(values)}" for n in ids], object)
-        if value is not None and len(found := ids[values == value]):
-            return [value], lambda inputs, keys: _any(inputs[feature.name], found)
         chosen = np.sort(ids[np.argsort(-counts, kind="stable")[:MOST]])
         others, unknown, none = (_new(name, values) for name in ("(others)", "(unknown)", "(none)"))
         # Ids to the number of the part: those that are looked at, others, unknown ones, none.
@@ -143,10 +187,29 @@ class Slices:
         named = [names[part] for part in parts]
         if value is None:
             return named, member
-        if value not in named:
+        if value in named:
+            return [value], _some(member, [named.index(value)])
+        found, part = ids[values == value], value
+        if buckets:
+            found = self._in_buckets(buckets, feature.name, value)
+            part = asked_for(value, buckets.told(found)) if len(found) else value
+        if not len(found):
             near = nearest(value, values[:10_000])
             raise UserError(f"slice: {feature.name} has no value {value!r}{near}")
-        return [value], _some(member, [named.index(value)])
+        return [part], lambda inputs, keys: _any(inputs[feature.name], found)
+
+    def _buckets(self, name: str) -> Buckets:
+        if name not in self._known_buckets:
+            feature = self.features.feature(name)
+            self._known_buckets[name] = Buckets(self.directory, self.features, feature)
+        return self._known_buckets[name]
+
+    def _in_buckets(self, buckets: Buckets, name: str, value: str) -> Array:
+        """Ids of those that hold a value, or some of a range."""
+        if buckets.edges is not None:
+            return buckets.between(*_range(name, value))
+        found = buckets.ids([value]) if buckets.hashed else np.zeros(0, np.int64)
+        return np.unique(found[found > 0])
 
 
 def _some(member: _Member, places: list[int]) -> _Member:
@@ -162,7 +225,7 @@ def _rows(ids: Any) -> Array:
 
 def _any(ids: Any, wanted: Array) -> Array:
     """(n, 1) whether examples have one of the ids."""
-    return np.isin(_rows(ids), wanted).any(axis=1, keepdims=True)
+    return np.any(np.isin(_rows(ids), wanted), axis=1)[:, np.newaxis]
 
 
 def _new(name: str, values: Array) -> str:
@@ -201,9 +264,10 @@ def _ranges(
 def _range(name: str, text: str) -> tuple[float, float]:
     low, dots, high = text.partition("..")
     try:
-        if not dots:
-            return float(low), float(low)
-        return float(low or -np.inf), float(high or np.inf)
+        ends = (float(low or -np.inf), float(high or np.inf)) if dots else (float(low), float(low))
+        if not ends[0] <= ends[1]:
+            raise ValueError
+        return ends
     except ValueError:
         raise UserError(
             f"slice {name}={text}: {name} is a number; expected LOW..HIGH, such as "

@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tfrec.data import evaluation_batches
 from tfrec.features import SPLITS
+from tfrec.slices import Slices
 
 
 def each(data_set) -> list[tuple[str, Any, dict[str, Any]]]:
@@ -180,6 +182,32 @@ def test_parts_of_the_time(data_set):
         assert example["weekday"][0] == 1 + when.weekday()
         found.add(when.hour)
     assert len(found) > 3
+    assert [value for _, _, value in data_set.vocabulary("hour")[1:]] == [str(h) for h in range(24)]
+    days = [value for _, _, value in data_set.vocabulary("weekday")[1:]]
+    assert (len(days), days[0], days[-1]) == (7, "Monday", "Sunday")
+
+
+def test_examples_are_asked_for_by_their_values(data_set):
+    """Also where ids have no vocabulary; a hash does not tell those values apart that share one."""
+    directory, features = data_set.directory, data_set.features
+    ((inputs, _, _, keys),) = evaluation_batches(directory, features, "test", 10_000)
+    parts = Slices(["zip=z3", "weekday=Sunday", "age=40..", "zip"], directory, features, "test")
+    member = dict(zip(parts.names, parts.member(inputs, keys).T, strict=True))
+    pairs = zip(keys["user"].numpy(), keys["item"].numpy(), strict=True)
+    events = [data_set.events["test"][user.decode(), item.decode()] for user, item in pairs]
+    (name,) = (name for name in member if name.startswith("zip=z3"))
+    assert name.startswith("zip=z3 → bucket ")
+    assert name.endswith(" of 5")
+    hashed = member[f"zip={name.split(' → ')[1]}"]
+    np.testing.assert_array_equal(member[name], hashed)
+    assert {"z3"} <= {e["zip"] for e, there in zip(events, hashed, strict=True) if there}
+    dates = [datetime.datetime.fromtimestamp(e["time"], datetime.UTC) for e in events]
+    assert member["weekday=Sunday"].tolist() == [date.weekday() == 6 for date in dates]
+    (name,) = (name for name in member if name.startswith("age=40"))
+    low = float(name.removeprefix("age=40.. → ").split()[1])
+    ages = np.array([np.nan if e["age"] is None else e["age"] for e in events])
+    assert low <= 40
+    np.testing.assert_array_equal(member[name], ages >= low)
 
 
 def test_numbers(data_set):
