@@ -106,13 +106,20 @@ def judge(
     verdicts: list[Verdict] = []
     for number, rule in enumerate(rules, 1):
         where = f"bless rule {number}"
-        for record in _records(rule, own, where):
+        records = _records(rule, own, where)
+        if not records:
+            text = (
+                f"{where}: no part by {rule.slice} has {FEWEST} users and {rule.metric}, so that "
+                "nothing shows that the rule is kept: measure more examples, or leave slice out"
+            )
+            verdicts.append(Verdict(False, text))
+        for record in records:
             verdicts += _of_record(rule, record, current, where)
     return verdicts
 
 
 def _records(rule: BlessDeclaration, own: list[Record], where: str) -> list[Record]:
-    """What of a report a rule is of."""
+    """What of a report a rule is of; nothing where all parts of a feature say nothing."""
     tasks = list(dict.fromkeys(record["task"] for record in own))
     task = rule.task or tasks[0]
     if task not in tasks:

@@ -146,6 +146,28 @@ def test_rules_of_slices(reports: dict[str, Report]) -> None:
     assert judged(far, rule, current=with_parts(reports["far"], genre_war={}))[0].kept
 
 
+def test_a_rule_whose_parts_all_say_nothing_is_not_kept(reports: dict[str, Report]) -> None:
+    near = reports["near"]
+    auc = {**near.records[0]["metrics"], "auc": None}
+    report = with_parts(
+        near, genre_war={"users": 8}, genre_noir={"users": 9}, genre_x={"metrics": auc}
+    )
+    rule = {"metric": "auc", "slice": "genre", "at_least": 0.0, "at_most": 1.0}
+    (verdict,) = judged(report, rule, current=report)
+    assert not verdict.kept
+    assert verdict.text.startswith("bless rule 1: no part by genre has 10 users and auc, so that")
+    assert judged(with_parts(near, genre_war={}), {**rule, "at_most": None})[0].kept
+
+
+def test_a_rule_names_buckets_by_what_is_asked_for(reports: dict[str, Report]) -> None:
+    near = reports["near"]
+    worse = {"metrics": {**near.records[0]["metrics"], "auc": 0.4}}
+    report = with_parts(near, **{"year_1994 → 1990 to below 1999": worse, "year_1994..": {}})
+    (verdict,) = judged(report, {"metric": "auc", "slice": "year=1994", "at_least": 0.5})
+    assert not verdict.kept
+    assert "auc of like, year=1994 → 1990 to below 1999, is 0.4000" in verdict.text
+
+
 @pytest.mark.parametrize(
     ("rule", "message"),
     [
