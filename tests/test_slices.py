@@ -150,7 +150,8 @@ def test_what_is_in_histories_and_crosses_is_asked_for_by_value(split: Split) ->
 
 
 def test_new_users_and_rare_items_are_known_by_training_events(split: Split) -> None:
-    users, items = (Counter(keys) for keys in interactions(split.shop, ["train"]))
+    parts = zip(*interactions(split.shop, ["train"]), strict=True)
+    users, items = (Counter(np.concatenate(keys)) for keys in parts)
     assert set(users.values()) == {32}
     found = split.slices("user_events", "item_count", "item_count=0..12", "user_events=..31")
     assert found["user_events=10–99"].all()

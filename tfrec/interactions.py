@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,26 +15,23 @@ from tfrec.parquet import tables
 Array = np.ndarray[Any, Any]
 
 
-def interactions(directory: str | Path, splits: Iterable[str]) -> tuple[Array, Array]:
+def interactions(directory: str | Path, splits: Iterable[str]) -> Iterator[tuple[Array, Array]]:
     """Users and items of all events of some splits, whatever their labels, in no order.
 
     Args:
         directory: of the data set.
         splits: names of the splits.
 
-    Returns:
-        Raw users (n,) and items (n,), arrays of `str`.
+    Yields:
+        Raw users (n,) and items (n,) of some of the events, arrays of `str`.
 
     Raises:
         UserError: the data set has no user or no item, or a file cannot be read.
     """
     wanted = pa.array(splits, pa.string())
-    users, items = [], []
     for table in tables(directory, "interactions", ["user", "item", "split"]):
         kept = table.filter(pc.is_in(table["split"], wanted))
-        users.append(_strings(kept["user"]))
-        items.append(_strings(kept["item"]))
-    return np.concatenate(users), np.concatenate(items)
+        yield _strings(kept["user"]), _strings(kept["item"])
 
 
 def _strings(column: pa.ChunkedArray) -> Array:

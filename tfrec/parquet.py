@@ -11,9 +11,11 @@ from tfrec.strict import UserError
 if TYPE_CHECKING:
     import pyarrow as pa
 
+ROWS = 2**16  # of a table
+
 
 def tables(directory: str | Path, name: str, columns: list[str]) -> Iterator[pa.Table]:
-    """Tables of `<directory>/<name>/`, a file at a time.
+    """Tables of `<directory>/<name>/`, of so many rows that memory does not grow with the files.
 
     Args:
         directory: of the data set.
@@ -34,11 +36,11 @@ def tables(directory: str | Path, name: str, columns: list[str]) -> Iterator[pa.
     for path in paths:
         try:
             with pa.parquet.ParquetFile(path) as file:
-                table = file.read(columns)
+                for batch in file.iter_batches(ROWS, columns=columns):
+                    yield pa.Table.from_batches([batch])
         except (pa.ArrowException, OSError) as error:
             reason = str(error).splitlines()[0]
             raise UserError(f"{path} cannot be read ({reason}); make the data set again") from None
-        yield table
 
 
 def column_types(directory: str | Path, name: str) -> dict[str, str]:

@@ -113,9 +113,9 @@ class Slices:
         return {name: values.numpy() for name, values in next(iter(batches))[0].items()}
 
     def _by_count(self, name: str, value: str | None) -> tuple[list[str], _Member]:
-        key = COUNTS[name]
-        users_and_items = interactions(self.directory, ("train",))
-        counts = Counter(k.strip() for k in users_and_items[list(COUNTS.values()).index(key)])
+        key, counts = COUNTS[name], Counter[str]()
+        for users, items in interactions(self.directory, ("train",)):
+            counts.update(k.strip() for k in (users if key == "user" else items))
         ranges = _ranges(name, value, {_shown(*pair): pair for pair in _POWERS})
 
         def member(inputs: dict[str, Any], keys: dict[str, Any]) -> Array:

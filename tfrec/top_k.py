@@ -110,12 +110,13 @@ class TopKEvaluator:
     def _taken(self, splits: tuple[str, ...]) -> list[Array]:
         """Ids of what every user took in the splits."""
         numbers = {user: number for number, user in enumerate(self.users)}
-        taken: list[list[int]] = [[] for _ in self.users]
-        for user, item in zip(*interactions(self.directory, splits), strict=True):
-            number, known = numbers.get(user), self._ids.get(item.strip())
-            if number is not None and known is not None:
-                taken[number].append(known)
-        return [np.unique(np.array(ids, np.int64)) for ids in taken]
+        taken: list[set[int]] = [set() for _ in self.users]
+        for users, items in interactions(self.directory, splits):
+            for user, item in zip(users, items, strict=True):
+                number, known = numbers.get(user), self._ids.get(item.strip())
+                if number is not None and known is not None:
+                    taken[number].add(known)
+        return [np.array(sorted(ids), np.int64) for ids in taken]
 
     @property
     def protocol(self) -> str:

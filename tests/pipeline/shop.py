@@ -29,6 +29,7 @@ from pipeline.examples import ExamplesBySplit
 from pipeline.options import checked
 from pipeline.run import run
 from pipeline.sources import ReadSource
+from tfrec import interactions as of_data_set
 from tfrec.features import ITEM_KEY, SPLITS, USER_KEY
 
 Row = dict[str, Any]  # a raw event; None is a missing value, a list has many values
@@ -297,6 +298,12 @@ def stored(directory: Path, split: str) -> dict[tuple[str, str], dict[str, np.nd
             assert key not in examples
             examples[key] = values
     return examples
+
+
+def interactions(directory: Path, splits: Iterable[str]) -> list[tuple[str, str]]:
+    """(user, item) of all events of some splits."""
+    parts = of_data_set.interactions(directory, splits)
+    return [pair for users, items in parts for pair in zip(users, items, strict=True)]
 
 
 def shards(directory: Path, *splits: str) -> dict[str, bytes]:

@@ -15,7 +15,6 @@ from pipeline.negatives import Sampler
 from tests.pipeline import shop
 from tests.support import start
 from tfrec.features import SPLITS, Features
-from tfrec.interactions import interactions
 from tfrec.strict import UserError
 
 FEATURES: dict[str, Any] = {
@@ -92,8 +91,7 @@ def test_only_events_are_learned_from(made: tuple[Path, list[shop.Row]]) -> None
     counts = Counter(example["item"].decode() for example in events)
     for _, count, value in shop.vocabulary(data, "item")[1:-1]:
         assert count == counts[value]
-    users, _ = interactions(data, list(SPLITS))
-    assert len(users) == len(rows)
+    assert len(shop.interactions(data, SPLITS)) == len(rows)
     features = Features.load(data)
     assert [(label.name, label.task) for label in features.labels] == [("positive", "binary")]
     assert features.counts["train"] == (1 + EACH) * len(events)

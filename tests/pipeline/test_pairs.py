@@ -14,7 +14,6 @@ from tests.pipeline import shop
 from tfrec import catalogue
 from tfrec.data import evaluation_batches, training_batches
 from tfrec.features import Features
-from tfrec.interactions import interactions
 from tfrec.models.registry import find
 from tfrec.strict import UserError
 
@@ -89,7 +88,7 @@ def test_interactions_without_times(pairs: Path):
     table = pyarrow.parquet.read_table(pairs / "interactions")
     assert set(table.column_names) == {"user", "item", "split"}
     for split, events in SPLIT.items():
-        assert sorted(zip(*interactions(pairs, [split]), strict=True)) == sorted(events)
+        assert sorted(shop.interactions(pairs, [split])) == sorted(events)
 
 
 @pytest.mark.parametrize("model", ["dnn", "rnn", "mmoe"])

@@ -14,7 +14,6 @@ from tests.pipeline import shop
 from tests.pipeline.conftest import DataSet
 from tests.pipeline.test_leakage import transform, vocabularies
 from tfrec.features import SPLITS
-from tfrec.interactions import interactions
 
 
 @pytest.fixture(scope="module")
@@ -85,8 +84,6 @@ def test_statistics_of_all_training_events(data_set, sequences: DataSet):
 
 def test_interactions_are_of_all_events(data_set, sequences: DataSet):
     for split in SPLITS:
-        pairs = [
-            sorted(zip(*interactions(made.directory, [split]), strict=True))
-            for made in (data_set, sequences)
-        ]
+        made = (data_set, sequences)
+        pairs = [sorted(shop.interactions(data.directory, [split])) for data in made]
         assert pairs[0] == pairs[1]
