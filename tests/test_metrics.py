@@ -62,7 +62,8 @@ def test_gauc_is_the_impression_weighted_mean_of_each_user_s_auc() -> None:
     for user in range(40):
         mine = users == user
         if len(set(labels[mine])) == 2:
-            total += weights[mine].sum() * roc_auc_score(labels[mine], scores[mine])
+            area = roc_auc_score(labels[mine], scores[mine], sample_weight=weights[mine])
+            total += weights[mine].sum() * area
             count += weights[mine].sum()
     for parts in (1, 7):
         found = figures(labels, scores, users, weights, parts=parts)
@@ -73,8 +74,10 @@ def test_gauc_by_hand() -> None:
     labels, scores, users = [1, 0, 0, 1, 0], [0.9, 0.1, 0.8, 0.2, 0.7], [0, 0, 1, 1, 1]
     assert figures(labels, scores, users)["gauc"] == pytest.approx((2 * 1.0 + 3 * 0.0) / 5)
     assert figures(np.ones(5), scores, users)["gauc"] is None
-    areas = auc_by_group(np.array([1, 0, 1]), np.array([0.5, 0.5, 0.1]), np.array([2, 2, 0]))
-    np.testing.assert_array_equal(areas, [np.nan, np.nan, 0.5])
+    weighted = figures([1, 0, 0], [0.5, 0.1, 0.8], [0, 0, 0], np.array([2.0, 3.0, 1.0]))
+    assert weighted["gauc"] == pytest.approx(3 / 4)
+    equal = np.array([1, 0, 1]), np.array([0.5, 0.5, 0.1]), np.ones(3)
+    np.testing.assert_array_equal(auc_by_group(*equal, np.array([2, 2, 0])), [np.nan, np.nan, 0.5])
 
 
 @pytest.mark.parametrize("parts", [1, 5])

@@ -11,7 +11,6 @@ import math
 from typing import Any
 
 import numpy as np
-from scipy.stats import rankdata
 
 Array = np.ndarray[Any, Any]
 
@@ -130,29 +129,32 @@ def regression_figures(sums: dict[str, Array]) -> dict[str, Array]:
     }
 
 
-def auc_by_group(labels: Array, scores: Array, groups: Array) -> Array:
+def auc_by_group(labels: Array, scores: Array, weights: Array, groups: Array) -> Array:
     """AUC of every group; equal scores count by half.
 
     Args:
         labels: (n,) 0 or 1.
         scores: (n,) in any monotone scale.
+        weights: (n,) of the examples; a pair of examples weighs their product.
         groups: (n,) numbers from 0 on of the groups.
 
     Returns:
         (groups,), NaN where all labels are equal.
     """
     size = int(groups.max(initial=-1)) + 1
-    positive = labels > 0.5
-    _, level = np.unique(scores, return_inverse=True)
-    order = np.lexsort((level, groups))
-    groups, level, positive = groups[order], level[order], positive[order]
-    counts = np.bincount(groups, minlength=size)
-    # Ranks within a group: among all rows by group and score, less the rows of groups before.
-    number = np.cumsum(np.r_[0, (np.diff(groups) != 0) | (np.diff(level) != 0)])[: len(order)]
-    ranks = rankdata(number) - (np.cumsum(counts) - counts)[groups]
-    positives = np.bincount(groups, positive, size)
-    above = np.bincount(groups, positive * ranks, size) - positives * (positives + 1) / 2
-    return _ratio(above, positives * (counts - positives))
+    order = np.lexsort((scores, groups))
+    groups, scores = groups[order], scores[order]
+    positive = weights[order] * (labels[order] > 0.5)
+    negative = weights[order] - positive
+    # Levels are equal scores of one group. What is below one: all that is sorted before it, less
+    # the groups before.
+    new = np.r_[True, (np.diff(groups) != 0) | (np.diff(scores) != 0)][: len(order)]
+    level, of_level = np.cumsum(new) - 1, groups[new]
+    positives, negatives = (np.bincount(level, w, len(of_level)) for w in (positive, negative))
+    whole = np.bincount(of_level, negatives, size)
+    below = np.cumsum(negatives) - negatives / 2 - (np.cumsum(whole) - whole)[of_level]
+    above = np.bincount(of_level, positives * below, size)
+    return _ratio(above, np.bincount(of_level, positives, size) * whole)
 
 
 def _ratio(above: Array, below: Array, otherwise: float = np.nan) -> Array:

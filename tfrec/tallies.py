@@ -154,7 +154,7 @@ class BinaryTally(Tally):
     def _add_users(
         self, labels: Array, scores: Array, weights: Array, group: Array, drawn: Array
     ) -> None:
-        areas = auc_by_group(labels, scores, group)
+        areas = auc_by_group(labels, scores, weights, group)
         known = np.isfinite(areas)
         impressions = np.bincount(group, weights)[known]
         terms = np.stack([impressions * areas[known], impressions])
