@@ -29,6 +29,7 @@ SAVED_MODEL = "saved_model.pb"
 EXTRA = "assets.extra"
 LOCK = ".push.lock"
 IN_THE_MAKING = ".pushing-"
+NOT_BLESSED = "bless/NOT_BLESSED"  # beside the run, in the output of a pipeline; the name is TFX's
 ROLLED_BACK = "rolled_back-"
 BUFFER = 2**22
 
@@ -66,7 +67,11 @@ class RolledBack(NamedTuple):
 
 
 def push(
-    export: Path, served: Path, allow_unrecorded: bool = False, extra: Sequence[Path] = ()
+    export: Path,
+    served: Path,
+    allow_unrecorded: bool = False,
+    extra: Sequence[Path] = (),
+    unblessed: bool = False,
 ) -> Pushed:
     """Checks an export, and makes it the next version.
 
@@ -75,11 +80,15 @@ def push(
         served: directory of the served versions; made if it is not there.
         allow_unrecorded: also if not all answers of the export are recorded.
         extra: files to put into its `assets.extra`.
+        unblessed: also if the pipeline that made it says that it is not blessed.
 
     Raises:
-        PushError: it does not work, or cannot be copied; what is served is as it was.
+        PushError: it does not work, is not blessed, or cannot be copied; what is served is as it
+            was.
     """
     source = _newest(export)
+    if not unblessed:
+        _check_blessing(source)
     if source.resolve().parent == served.resolve():
         raise PushError(f"{source} is in {served} already; push it from where it was exported to")
     with _writing(served):
@@ -137,6 +146,20 @@ def _newest(export: Path) -> Path:
     if not found:
         raise PushError(f"{export} is no export: it has no {SAVED_MODEL} and no numbered versions")
     return found[max(found)]
+
+
+def _check_blessing(source: Path) -> None:
+    """Of a pipeline's run, `<output>/<run>/export/<version>`, looks for its verdict."""
+    output = next(iter(source.resolve().parents[2:3]), source)
+    try:
+        first, *more = (output / NOT_BLESSED).read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        return
+    others = f" (and {len(more)} more in {output / NOT_BLESSED})" if more else ""
+    raise PushError(
+        f"{source} is not pushed: the pipeline has not blessed it, {first}{others}; or give "
+        "--unblessed"
+    )
 
 
 def _next_number(served: Path) -> int:
@@ -232,8 +255,11 @@ def _sync(*directories: Path) -> None:
 @click.option("--export", type=Path, help="Directory of a version, or of versions: the newest.")
 @click.option("--to", "served", required=True, type=Path, help="Directory of the served versions.")
 @click.option("--allow-unrecorded", is_flag=True, help="Also where answers are not recorded.")
+@click.option("--unblessed", is_flag=True, help="Also what the pipeline has not blessed.")
 @click.option("--rollback", is_flag=True, help="Take the newest version away instead.")
-def main(export: Path | None, served: Path, allow_unrecorded: bool, rollback: bool) -> None:
+def main(
+    export: Path | None, served: Path, allow_unrecorded: bool, unblessed: bool, rollback: bool
+) -> None:
     """Check an export, and make it the next served version; or go back to the one before."""
     if (export is None) != rollback:
         raise click.UsageError("give --export to push, or --rollback to go back, and not both")
@@ -242,7 +268,7 @@ def main(export: Path | None, served: Path, allow_unrecorded: bool, rollback: bo
         click.echo(f"{version} is {away} now, {before} is served again")
         click.echo(f"to undo: mv {away} {version}")
         return
-    pushed = push(export, served, allow_unrecorded)
+    pushed = push(export, served, allow_unrecorded, unblessed=unblessed)
     answers = ", ".join(f"{count} of {name}" for name, count in sorted(pushed.compared.items()))
     click.echo(f"pushed {pushed.source} as {pushed.version}")
     click.echo(f"answers that are as recorded: {answers or 'none'}")

@@ -157,6 +157,29 @@ def test_answers_that_are_not_recorded(
     assert done.output == f"pushed {export}/2 as {served}/1\nanswers that are as recorded: {told}\n"
 
 
+def test_what_the_pipeline_has_not_blessed(
+    tmp_path: Path, served: Path, stand_in: Callable[[str], None]
+) -> None:
+    """The mark is beside the run; whatever way the export is named, it is found."""
+    stand_in(GOOD)
+    version = tmp_path / "out" / "train" / "export" / "7"
+    version.mkdir(parents=True)
+    (version / "saved_model.pb").touch()
+    mark = tmp_path / "out" / "bless" / "NOT_BLESSED"
+    mark.parent.mkdir()
+    mark.write_text("bless rule 1: auc is 0.6: train a better model\nbless rule 3: ece is 1\n")
+    for named in (version, version.parent):
+        assert refused(run("--export", named, "--to", served)) == (
+            f"{version} is not pushed: the pipeline has not blessed it, bless rule 1: auc is 0.6: "
+            f"train a better model (and 1 more in {mark}); or give --unblessed"
+        )
+    assert not served.exists()
+    assert run("--export", version, "--to", served, "--unblessed").exit_code == 0
+    mark.rename(mark.with_name("BLESSED"))
+    assert run("--export", version, "--to", served).exit_code == 0
+    assert names(served) == ["1", "2"]
+
+
 def test_a_disk_that_is_full(export: Path, served: Path) -> None:
     """As the limit on a file's size, which a write fails at in the same way."""
 
