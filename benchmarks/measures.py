@@ -68,6 +68,13 @@ def pairs() -> Iterator[Figure]:
         yield Figure(f"memory: GiB of {model}", found["peak_memory_bytes"] / GIB, "lower")
 
 
+def evaluation() -> Iterator[Figure]:
+    """Memory of measuring by slice, beside many training events, as benchmarks.evaluation does."""
+    arguments = ("--measure", "--examples", "200000", "--events", "16000000")
+    (found,) = _json("benchmarks.evaluation", *arguments)
+    yield Figure("evaluation: GiB by slice", found["peak_memory_bytes"] / GIB, "lower")
+
+
 def steps() -> Iterator[Figure]:
     """The pipeline by the number of events, as benchmarks.pipeline does."""
     with tempfile.TemporaryDirectory() as place:
@@ -81,7 +88,7 @@ def steps() -> Iterator[Figure]:
         yield Figure(f"pipeline: memory of {step} for 4 times the events", memory, "lower")
 
 
-GROUPS: tuple[Callable[[], Iterator[Figure]], ...] = (training, pairs, steps)
+GROUPS: tuple[Callable[[], Iterator[Figure]], ...] = (training, pairs, evaluation, steps)
 
 
 def _json(module: str, *arguments: str) -> list[dict[str, Any]]:

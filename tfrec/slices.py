@@ -113,9 +113,11 @@ class Slices:
         return {name: values.numpy() for name, values in next(iter(batches))[0].items()}
 
     def _by_count(self, name: str, value: str | None) -> tuple[list[str], _Member]:
-        key, counts = COUNTS[name], Counter[str]()
+        key, raw, counts = COUNTS[name], Counter[str](), Counter[str]()
         for users, items in interactions(self.directory, ("train",)):
-            counts.update(k.strip() for k in (users if key == "user" else items))
+            raw.update(users if key == "user" else items)
+        for text, count in raw.items():
+            counts[text.strip()] += count
         ranges = _ranges(name, value, {_shown(*pair): pair for pair in _POWERS})
 
         def member(inputs: dict[str, Any], keys: dict[str, Any]) -> Array:
