@@ -26,6 +26,7 @@ class Source(Strict):
         delimiter: of CSV fields.
         header: of CSV, names of the columns where the files have no line of them.
         missing: of CSV, texts that stand for no value, beside the empty one.
+        quotes: of CSV, whether values may be in double quotes; otherwise these are text.
     """
 
     format: Literal["csv", "parquet", "tfrecord", "movielens"]
@@ -36,6 +37,7 @@ class Source(Strict):
     delimiter: Annotated[str, Field(min_length=1, max_length=1)] = ","
     header: Annotated[list[str], Field(min_length=1)] | None = None
     missing: list[str] = []
+    quotes: bool = True
 
     @property
     def given(self) -> dict[str, list[str]]:
@@ -57,7 +59,7 @@ class Source(Strict):
             raise ValueError("needs either `path`, or `train` with `validation` and `test`")
         elif self.given and not self.train:
             raise ValueError("`train` is missing beside the other given files")
-        for key in ("delimiter", "header", "missing"):
+        for key in ("delimiter", "header", "missing", "quotes"):
             if key in self.model_fields_set and self.format != "csv":
                 raise ValueError(f"`{key}` belongs to csv, not to {self.format}")
         return self

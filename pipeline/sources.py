@@ -14,7 +14,7 @@ import math
 from collections.abc import Callable, Iterator
 from importlib import metadata
 from pathlib import Path, PurePath
-from typing import IO, Any
+from typing import IO, Any, Literal
 
 import apache_beam as beam
 import pyarrow as pa
@@ -26,6 +26,7 @@ from apache_beam.io.tfrecordio import _TFRecordUtil
 
 from pipeline.blocks import Source
 from pipeline.declaration import Declaration
+from pipeline.quotes import QuotedRows
 from pipeline.workspace import digest_of_files
 from tfrec.strict import UserError, nearest
 
@@ -187,6 +188,8 @@ def _require(columns: list[str], present: list[str], path: str) -> None:
     for column in columns:
         if column not in present:
             raise UserError(f"{path}: has no column {column!r}{nearest(column, present)}")
+        if present.count(column) > 1:
+            raise UserError(f"{path}: has several columns {column!r}; rename all but one")
 
 
 def _decompressed(path: str) -> IO[bytes]:
@@ -226,19 +229,23 @@ def _header(stream: IO[bytes], source: Source) -> list[str]:
     if source.header:
         return list(source.header)
     header = stream.readline().decode("utf-8-sig").rstrip("\r\n")
-    return next(csv.reader([header], delimiter=source.delimiter), [])
+    quoting: Literal[0, 3] = csv.QUOTE_MINIMAL if source.quotes else csv.QUOTE_NONE
+    return next(csv.reader([header], delimiter=source.delimiter, quoting=quoting), [])
 
 
 def _read_csv(path: str, columns: list[str], source: Source) -> Iterator[pa.RecordBatch]:
     with _decompressed(path) as binary:
-        stream = io.BufferedReader(_Utf8(binary), BLOCK_BYTES)
+        stream: Any = io.BufferedReader(_Utf8(binary), BLOCK_BYTES)
         names = _header(stream, source)
         _require(columns, names, path)
+        if source.quotes:
+            line = 1 if source.header else 2
+            stream = QuotedRows(stream, path, source.delimiter, len(names), line)
         malformed = 0
 
-        def skip(_row: Any) -> str:
+        def skip(row: Any) -> str:
             nonlocal malformed
-            malformed += 1
+            malformed += 1 + row.text.count("\n")  # its quotes may be what is wrong with it
             return "skip"
 
         try:
@@ -246,7 +253,10 @@ def _read_csv(path: str, columns: list[str], source: Source) -> Iterator[pa.Reco
                 stream,
                 pyarrow.csv.ReadOptions(column_names=names, use_threads=False),
                 pyarrow.csv.ParseOptions(
-                    delimiter=source.delimiter, newlines_in_values=True, invalid_row_handler=skip
+                    delimiter=source.delimiter,
+                    quote_char='"' if source.quotes else False,
+                    newlines_in_values=source.quotes,
+                    invalid_row_handler=skip,
                 ),
                 pyarrow.csv.ConvertOptions(
                     column_types=dict.fromkeys(columns, pa.string()),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import csv
 import json
+import re
 import resource
 import subprocess
 import sys
@@ -97,6 +98,7 @@ CELLS = st.one_of(
     st.sampled_from(["", "u1", "i1", "5", "1600000000", "2020-01-02", "nan", "-1", "1e400", "\\N"]),
     st.text(st.characters(exclude_characters="\0", codec="utf-8"), max_size=8),
 )
+UNQUOTED = st.one_of(CELLS.map(lambda cell: cell.replace("\r", '"')), st.text('",\n1a', max_size=6))
 HEADER = ["user", "item", "time", "rating", "price"]
 
 
@@ -129,9 +131,48 @@ def test_no_row_is_lost(rows: list[list[str]], tmp_path: Path) -> None:
     path = tmp_path / "odd.csv"
     with path.open("w", newline="", encoding="utf-8") as file:
         csv.writer(file, quoting=csv.QUOTE_ALL).writerows([HEADER, *rows])
+    whole = [row for row in rows if len(row) == len(HEADER)]
+    lines = [1 + "".join(row).count("\n") for row in rows if row not in whole]
     events, rejected = parsed(path)
-    assert events + rejected == len(rows)
-    assert events <= sum(len(row) == len(HEADER) for row in rows)
+    assert events + rejected == len(whole) + sum(lines)
+    assert events <= len(whole)
+
+
+@FUZZ
+@given(rows=st.lists(st.lists(UNQUOTED, min_size=4, max_size=6), max_size=20))
+def test_no_row_is_lost_without_quotes(rows: list[list[str]], tmp_path: Path) -> None:
+    """Cells are written as they are, with quotes, commas and ends of lines."""
+    path = tmp_path / "odd.csv"
+    path.write_text("".join(",".join(row) + "\n" for row in [HEADER, *rows]), "utf-8", newline="")
+    try:
+        events, rejected = parsed(path)
+    except UserError as error:
+        assert re.fullmatch(rf"{path}, line \d+: the value after a quote .*", str(error))
+        return
+    expected = before = 0
+    with path.open(newline="", encoding="utf-8") as file:
+        reader = csv.reader(file)
+        for row in reader:
+            lines = max(reader.line_num - before, 1) if len(row) != len(HEADER) else 1
+            expected += lines if row else 0
+            before = reader.line_num
+    assert events + rejected == expected - 1
+
+
+@FUZZ
+@given(places=st.lists(st.integers(0, 10**6), min_size=1, max_size=3))
+def test_stray_quotes_take_no_rows(places: list[int], tmp_path: Path) -> None:
+    """The file is refused, or all rows are rows."""
+    text = "".join(f"u{i % 7},i{i % 5},{1_600_000_000 + i},{i % 5},{i}.5\n" for i in range(30))
+    for place in places:
+        at = place % len(text)
+        text = text[:at] + '"' + text[at:]
+    path = tmp_path / "odd.csv"
+    path.write_text(",".join(HEADER) + "\n" + text)
+    try:
+        assert sum(parsed(path)) == 30
+    except UserError as error:
+        assert re.fullmatch(rf"{path}, line \d+: the value after a quote .*", str(error))
 
 
 @FUZZ

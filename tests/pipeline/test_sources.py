@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet
 import pytest
 
-from pipeline.sources import ReadSource, _read
+from pipeline.sources import BLOCK_BYTES, ReadSource, _read
 from tests.pipeline import shop
 from tfrec.features import SPLITS
 from tfrec.strict import UserError
@@ -145,9 +147,9 @@ def test_quoted_fields(tmp_path: Path):
     assert items == ["NA", 'a, "b"\nc']
 
 
-def read(path: Path) -> tuple[list[str], int]:
+def read(path: Path, **more: Any) -> tuple[list[str], int]:
     """Items and malformed rows that the reader finds."""
-    declaration = shop.tiny(path)
+    declaration = shop.tiny(path, source={"format": "csv", "path": str(path), **more})
     batches = list(
         ReadSource(declaration, ["item", "rating"]).read(str(path), ["item"], declaration.source)
     )
@@ -177,6 +179,66 @@ def test_malformed_rows_of_a_large_file(tmp_path: Path):
     (tmp_path / "e.csv").write_text("\n".join(["item,rating", *rows]))
     items, malformed = read(tmp_path / "e.csv")
     assert (len(items), malformed) == (29_700, 300)
+
+
+TEXTS = [
+    "fine",
+    'a "b" c',
+    "two\nlines",
+    "one, two\nthree, 4\nfive",
+    "\n\n",
+    "salt, 1\n" * 200,
+    '"\n"',
+]
+
+
+def test_values_of_several_lines_in_a_large_file(tmp_path: Path):
+    """Whatever block of it they are cut by."""
+    path = tmp_path / "e.csv"
+    rows = [{"item": f"{i} {TEXTS[i % 7]}", "rating": i % 5, "at": i} for i in range(9_000)]
+    shop.write_csv(rows, path)
+    assert path.stat().st_size > 2 * BLOCK_BYTES
+    assert read(path) == ([row["item"] for row in rows], 0)
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        (['"a,1', "b,2"], "line 2: the value after a quote has no end"),
+        (["a,1", '"b,2', 'c",3', "d,4"], "line 3: the value after a quote takes in lines up to 4"),
+        (["a,1", 'b,"2', '"c",3'], "line 3: .* ends inside of a field, in line 4"),
+        (['a,"x', *["b,y"] * 9, 'c,z"'], "line 2: .* takes in lines up to 12"),
+        (['a,"x', *["b"] * 1_000, 'c,z"'], "line 2: .* has more than 1,000 lines"),
+    ],
+)
+def test_a_stray_quote(rows: list[str], message: str, tmp_path: Path):
+    """Is named, with its line; where it means nothing, the rows can be read."""
+    path = tmp_path / "e.csv"
+    path.write_text("\n".join(["item,rating", *rows]) + "\n")
+    with pytest.raises(UserError, match=rf"^{path}, {message}.*; double the quotes") as caught:
+        read(path)
+    assert "\n" not in str(caught.value)
+    items, malformed = read(path, quotes=False)
+    assert items == [row.split(",")[0] for row in rows if "," in row]
+    assert len(items) + malformed == len(rows)
+
+
+@pytest.mark.parametrize("form", ["csv", "parquet"])
+def test_a_column_that_is_there_twice(form: str, tmp_path: Path):
+    """Is refused where it is read."""
+    path = tmp_path / "e"
+    names = ["item", "rating", "other", "other"]
+    if form == "csv":
+        path.write_text(",".join(names) + "\na,1,2,3\n")
+    else:
+        table = pa.Table.from_arrays([pa.array(["a"])] * 4, names)
+        pa.parquet.write_table(table, path)
+    declaration = shop.tiny(path, source={"format": form, "path": str(path)})
+    source = ReadSource(declaration, ["item"])
+    (batch, *_) = source.read(str(path), ["item"], declaration.source)
+    assert batch.to_pylist() == [{"item": "a"}]
+    with pytest.raises(UserError, match=rf"^{path}: has several columns 'other'; rename"):
+        list(source.read(str(path), ["item", "other"], declaration.source))
 
 
 def record_ends(data: bytes) -> set[int]:
