@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from pipeline.declaration import Declaration
 from pipeline.events import REJECTED, ParseEvents
 from pipeline.graph import Keep, run_graph
 from pipeline.ingest import Ingest, ReadExamples, example_schema
+from pipeline.rejected import ByReason, lines, rows_read, too_many
 from pipeline.shared import Shared
 from pipeline.sources import ReadSource, digests
 from pipeline.statistics import Statistics
@@ -27,13 +29,15 @@ from tfrec.strict import UserError
 
 ANOMALIES = "anomalies.pbtxt"
 PAGE = "statistics.html"
+REQUESTS = "requests.json"  # how many were read, and which could not be used
 SERVING = "serving"  # what the statistics of requests are called
 
 
 class StatisticsStep(Step):
     """Computes statistics of every split, and of requests where there are some.
 
-    Leaves `FeatureStats.pb`, a `DatasetFeatureStatisticsList` as TFDV reads it.
+    Leaves `FeatureStats.pb`, a `DatasetFeatureStatisticsList` as TFDV reads it; and, where there
+    are requests, `requests.json`: how many were read, and which could not be used.
     """
 
     name = "statistics"
@@ -53,7 +57,13 @@ class StatisticsStep(Step):
         found = statistics.read(place / statistics.FILE_NAME)
         columns = len(found[self.declaration.learned_from].features)
         rows = {name: dataset.num_examples for name, dataset in found.items()}
-        return {"columns": columns, "rows": rows}
+        counts = {"columns": columns, "rows": rows}
+        if SERVING not in kept:
+            return counts
+        rejected = kept["rejected requests"]
+        report = {"rows_read": rows_read(kept["requests"], rejected), "rejected": rejected}
+        (place / REQUESTS).write_text(json.dumps(report, indent=1) + "\n")
+        return {**counts, "rejected": rejected}
 
     def _build(self, pipeline: beam.Pipeline, keep: Keep, shared: Shared) -> None:
         examples = self.input(Ingest.name)
@@ -62,13 +72,25 @@ class StatisticsStep(Step):
             for name in self.declaration.outputs
         }
         if self.declaration.validation.serving:
-            data[SERVING] = pipeline | "requests" >> _ReadRequests(self.declaration)
+            data[SERVING] = self._requests(pipeline, keep)
         for name, batches in data.items():
             combined = beam.CombineGlobally(Statistics(name))
             keep(name, batches | f"{name} statistics" >> combined)
 
+    def _requests(self, pipeline: beam.Pipeline, keep: Keep) -> beam.PCollection[pa.RecordBatch]:
+        """Record batches of the columns that requests have, as raw examples have them."""
+        declaration = _of_requests(self.declaration)
+        parse = ParseEvents(declaration)
+        raw = pipeline | "requests" >> ReadSource(declaration, list(parse.layout.types))
+        read = raw | "count requests" >> beam.Map(lambda element: element[2].num_rows)
+        keep("requests", read | "sum requests" >> beam.CombineGlobally(sum))
+        parsed = raw | "parse requests" >> beam.ParDo(parse).with_outputs(REJECTED, main="events")
+        keep("rejected requests", parsed[REJECTED] | "rejected requests" >> ByReason())
+        return parsed.events | beam.Map(_as_examples, example_schema(declaration))
+
     def told(self, counts: dict[str, Any]) -> list[str]:
-        return [f"{counts['columns']} columns; {self.output / statistics.FILE_NAME}"]
+        what = f"{counts['columns']} columns; {self.output / statistics.FILE_NAME}"
+        return [what, *lines(counts.get("rejected", {}), "requests")]
 
 
 class SchemaStep(Step):
@@ -130,7 +152,9 @@ class ValidationStep(Step):
     needs = (StatisticsStep.name, SchemaStep.name)
 
     def settings(self) -> Any:
-        return [self.declaration.name, self.declaration.learned_from]
+        declaration = self.declaration
+        most = declaration.max_rejected if declaration.validation.serving else None
+        return [declaration.name, declaration.learned_from, most]
 
     def sources(self) -> dict[str, str]:
         previous = self._previous()
@@ -159,6 +183,7 @@ class ValidationStep(Step):
             if name not in (learned, "train"):  # sequences are training events once more
                 environment = schema.SERVING if name == SERVING else schema.TRAINING
                 anomalies += validation.validate(dataset, allowed, environment=environment)
+        anomalies += self._of_requests()
         # Events are positive beside drawn negatives, as are the newest ones of sequences.
         labelled = "train" if declaration.negatives else learned
         for name in dict.fromkeys((labelled, *declaration.given_splits[1:])):
@@ -169,6 +194,18 @@ class ValidationStep(Step):
         (place / PAGE).write_text(html, encoding="utf-8")
         errors = [str(anomaly) for anomaly in anomalies if anomaly.error]
         return {"errors": errors, "anomalies": [str(anomaly) for anomaly in anomalies]}
+
+    def _of_requests(self) -> list[validation.Anomaly]:
+        """Requests that could not be used: statistics know nothing of them."""
+        path = self.input(StatisticsStep.name) / REQUESTS
+        if not path.is_file():
+            return []
+        report = json.loads(path.read_text())
+        most = self.declaration.max_rejected
+        reason = too_many(report["rejected"], report["rows_read"], most, "requests")
+        remedy = "look at what writes the requests, or raise max_rejected"
+        kind = validation.Info.CUSTOM_VALIDATION
+        return [validation.Anomaly("", SERVING, kind, reason, remedy)] if reason else []
 
     def refusal(self) -> str | None:
         about = self.workspace.about(self.name)
@@ -185,24 +222,6 @@ class ValidationStep(Step):
     def told(self, counts: dict[str, Any]) -> list[str]:
         number = len(counts["anomalies"])
         return [f"anomalies: {number}; {self.output / PAGE}", *counts["anomalies"]]
-
-
-class _ReadRequests(beam.PTransform):
-    """Record batches of the columns that requests have, as raw examples have them."""
-
-    def __init__(self, declaration: Declaration) -> None:
-        super().__init__()
-        self.declaration = _of_requests(declaration)
-
-    def expand(self, begin: beam.pvalue.PBegin) -> beam.PCollection[pa.RecordBatch]:
-        parse = ParseEvents(self.declaration)
-        columns = list(parse.layout.types)
-        events = (
-            begin
-            | ReadSource(self.declaration, columns)
-            | beam.ParDo(parse).with_outputs(REJECTED, main="events")
-        )
-        return events.events | beam.Map(_as_examples, example_schema(self.declaration))
 
 
 def _of_requests(declaration: Declaration) -> Declaration:

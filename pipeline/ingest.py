@@ -15,9 +15,10 @@ from apache_beam.io.parquetio import WriteToParquetBatched
 
 from pipeline.declaration import Declaration
 from pipeline.description import catalogue_columns, raw_columns
-from pipeline.events import MALFORMED, REJECTED, Layout, ParseEvents
+from pipeline.events import REJECTED, Layout, ParseEvents
 from pipeline.examples import ExamplesBySplit
 from pipeline.graph import Keep, run_graph
+from pipeline.rejected import ByReason, lines, rows_read, too_many
 from pipeline.shared import Shared
 from pipeline.sources import ReadSource, digests
 from pipeline.step import Step
@@ -68,11 +69,9 @@ class Ingest(Step):
 
     def make(self, place: Path) -> dict[str, Any]:
         kept = run_graph(self._build, self.options, place)
-        rejected = kept["rejected"]
-        malformed = sum(n for reason, (n, _) in rejected.items() if reason.endswith(MALFORMED))
         report = {
-            "rows_read": kept["rows_read"] + malformed,
-            "rejected": rejected,
+            "rows_read": rows_read(kept["rows_read"], kept["rejected"]),
+            "rejected": kept["rejected"],
             "examples": {split: kept[f"rows_{split}"] for split in self.declaration.given_splits},
         }
         self._check(report)
@@ -87,8 +86,7 @@ class Ingest(Step):
         )
         read = raw | "count rows" >> beam.Map(lambda element: element[2].num_rows)
         keep("rows_read", read | "sum rows" >> beam.CombineGlobally(sum))
-        rejected = parsed[REJECTED] | "rejected by reason" >> beam.CombinePerKey(_sum_rejected)
-        keep("rejected", rejected | "reasons" >> beam.combiners.ToDict())
+        keep("rejected", parsed[REJECTED] | "rejected" >> ByReason())
         if declaration.item:
             self._catalogue(parsed.events, place)
         made = parsed.events | "examples" >> ExamplesBySplit(declaration)
@@ -134,17 +132,11 @@ class Ingest(Step):
 
     def _check(self, report: dict[str, Any]) -> None:
         """Checks that there are rows in every split, and not too many rejected ones."""
-        rejected = sum(count for count, _ in report["rejected"].values())
         if not report["rows_read"]:
             raise UserError("the source has no rows")
-        share = rejected / report["rows_read"]
-        if share > self.declaration.max_rejected:
-            reason, (count, example) = max(report["rejected"].items(), key=lambda item: item[1][0])
-            raise UserError(
-                f"{rejected:,} of {report['rows_read']:,} rows rejected ({share:.2%}, max_rejected "
-                f"is {self.declaration.max_rejected:.2%}); most: {reason}{_such_as(example)} "
-                f"({count:,} rows)"
-            )
+        most = self.declaration.max_rejected
+        if refusal := too_many(report["rejected"], report["rows_read"], most):
+            raise UserError(refusal)
         for split, count in report["examples"].items():
             if not count:
                 raise UserError(
@@ -153,11 +145,8 @@ class Ingest(Step):
                 )
 
     def told(self, counts: dict[str, Any]) -> list[str]:
-        lines = [
-            f"rejected {count:,} rows: {reason}{_such_as(example)}"
-            for reason, (count, example) in counts["rejected"].items()
-        ]
-        return [f"{counts['rows_read']:,} rows; {split_counts(counts['examples'])}", *lines]
+        read = f"{counts['rows_read']:,} rows; {split_counts(counts['examples'])}"
+        return [read, *lines(counts["rejected"])]
 
 
 def example_schema(declaration: Declaration) -> pa.Schema:
@@ -213,15 +202,6 @@ def _write(prefix: str, schema: pa.Schema) -> beam.PTransform:
 
 def _table(batch: pa.RecordBatch) -> pa.Table:
     return pa.Table.from_batches([batch])
-
-
-def _such_as(example: str) -> str:
-    return f", such as {example!r}" if example else ""
-
-
-def _sum_rejected(values: Any) -> tuple[int, str]:
-    counts, examples = zip(*values, strict=True)
-    return sum(counts), min(examples)
 
 
 def _interaction_rows(batch: pa.RecordBatch, split: str, drawn: str | None) -> pa.Table:

@@ -234,7 +234,7 @@ def to_proto(anomalies: list[Anomaly], schema: schema_pb2.Schema) -> anomalies_p
     result = anomalies_pb2.Anomalies(baseline=schema)
     for anomaly in anomalies:
         if not anomaly.column:
-            result.data_missing = True
+            result.data_missing |= anomaly.kind == Info.DATASET_LOW_NUM_EXAMPLES
             info = result.dataset_anomaly_info
         else:
             info = result.anomaly_info[anomaly.column]

@@ -170,6 +170,38 @@ def test_data_that_are_not_as_the_schema_says(made, tmp_path: Path):
         states(given, root, until="validation")
 
 
+REQUESTED = (
+    "user", "item", "time", "age", "favourite", "zip", "genres", "brand", "price", "device"
+)  # fmt: skip
+
+
+def test_requests_that_cannot_be_used(made, tmp_path: Path):
+    """They are told and are an anomaly, though the others are as the training data."""
+    declaration, root = made
+    requests = [{name: row[name] for name in REQUESTED} for row in shop.events()]
+    for row in requests[:5]:
+        row["price"] = "9 EUR"
+    path = shop.write_csv(requests, tmp_path / "requests.csv")
+    with Path(path).open("a") as file:
+        file.write("u1\n")
+    wrong = with_blocks(declaration, validation={"serving": path})
+    told: list[str] = []
+    options = PipelineOptions(["--runner=FnApiRunner"])
+    with pytest.raises(UserError) as caught:
+        run(wrong, root, options, until="validation", tell=lambda *step: told.extend(step[3]))
+    assert "rejected 5 requests: column 'price': not a number, such as '9 EUR'" in told
+    assert f"rejected 1 requests: {path}: another number of fields than its header" in told
+    (anomaly,) = [line for line in told if line.startswith("error: ")]
+    assert anomaly.removeprefix("error: ") in str(caught.value)
+    assert anomaly.startswith(
+        "error: serving: 6 of 289 requests rejected (2.08%, max_rejected is 0.10%); most: column "
+        "'price': not a number, such as '9 EUR' (5 requests); "
+    )
+    allowed = with_blocks(wrong, max_rejected=0.03)
+    assert states(allowed, root, until="validation")["validation"] == "made"
+    states(declaration, root)
+
+
 def test_drift_and_skew(made, tmp_path: Path):
     """From yesterday's run, and against requests without labels and histories."""
     declaration, root = made
@@ -178,19 +210,7 @@ def test_drift_and_skew(made, tmp_path: Path):
     drifting = with_blocks(declaration, source=source, validation={"previous": str(root)})
     with pytest.raises(UserError, match="'device' of train: drift from the data before: L-inf"):
         states(drifting, tmp_path / "out", until="validation")
-    served = (
-        "user",
-        "item",
-        "time",
-        "age",
-        "favourite",
-        "zip",
-        "genres",
-        "brand",
-        "price",
-        "device",
-    )
-    requests = [{name: row[name] for name in served} for row in rows]
+    requests = [{name: row[name] for name in REQUESTED} for row in rows]
     path = shop.write_csv(requests, tmp_path / "requests.csv")
     skewed = with_blocks(declaration, validation={"serving": path})
     with pytest.raises(UserError, match="'device' of train: skew from serving: L-infinity"):
