@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, model_validator
 
 from tfrec.aims import AIMED, aim
 from tfrec.features import Role
@@ -13,6 +13,9 @@ from tfrec.strict import Strict, nearest
 
 Paths = str | list[str]
 Task = Literal["binary", "regression"]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+Ids = Annotated[int, Field(ge=1, lt=2**31)]  # of a table, or rows that decide on one
+Length = Annotated[int, Field(ge=1, le=1_000_000)]  # of a list in an example
 
 
 class Source(Strict):
@@ -95,14 +98,14 @@ class FeatureDeclaration(Strict):
     role: Role
     column: str | None = None
     separator: Annotated[str, Field(min_length=1)] | None = None
-    length: PositiveInt | None = None
-    min_count: PositiveInt = 1
-    top_k: PositiveInt | None = None
-    oov_buckets: PositiveInt = 1
-    hash_buckets: PositiveInt | None = None
+    length: Length | None = None
+    min_count: Ids = 1
+    top_k: Ids | None = None
+    oov_buckets: Ids = 1
+    hash_buckets: Ids | None = None
     vocabulary: str | None = None
     normalise: Literal["z_score", "min_max", "log", "none", "is_missing"] = "z_score"
-    buckets: Annotated[int, Field(ge=2)] | None = None
+    buckets: Annotated[int, Field(ge=2, le=10_000)] | None = None
     fill: str | float | None = None
 
     @model_validator(mode="after")
@@ -189,7 +192,7 @@ class HistoryDeclaration(Strict):
             `<history>_gap` of powers of two of seconds.
     """
 
-    length: PositiveInt
+    length: Length
     features: Annotated[list[str], Field(min_length=1)]
     where: str | None = None
     gaps: bool = False
@@ -209,10 +212,10 @@ class NegativesDeclaration(Strict):
         seed: of the draws.
     """
 
-    per_positive: PositiveInt
+    per_positive: Annotated[int, Field(ge=1, le=10_000)]
     by: Literal["uniform", "popularity"] = "uniform"
     label: str = "positive"
-    seed: int = 0
+    seed: Seed = 0
 
 
 class CrossDeclaration(Strict):
@@ -225,7 +228,7 @@ class CrossDeclaration(Strict):
     """
 
     features: Annotated[list[str], Field(min_length=2)]
-    buckets: PositiveInt
+    buckets: Ids
 
     @property
     def name(self) -> str:
@@ -249,7 +252,7 @@ class SplitDeclaration(Strict):
     kind: Literal["user_time", "time", "leave_one_out", "random"]
     fractions: tuple[float, float, float] = (0.8, 0.1, 0.1)
     by: str | None = None
-    seed: int = 0
+    seed: Seed = 0
 
     @property
     def cuts(self) -> tuple[float, float]:
@@ -293,7 +296,7 @@ class EvaluateDeclaration(Strict):
     """
 
     slices: list[str] = []
-    replicates: Annotated[int, Field(ge=0)] = REPLICATES
+    replicates: Annotated[int, Field(ge=0, le=100_000)] = REPLICATES
 
 
 class BlessDeclaration(Strict):

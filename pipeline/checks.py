@@ -8,6 +8,8 @@ from pipeline.blocks import FeatureDeclaration
 from pipeline.declaration import Declaration
 from tfrec.strict import UserError, nearest
 
+LONGEST = 128  # letters of a name, which file systems allow 255 of and Beam adds to
+
 
 def read(path: str) -> Declaration:
     """Reads and checks a declaration.
@@ -32,6 +34,7 @@ def check(declaration: Declaration, where: str) -> None:
     """
     try:
         _check_split(declaration)
+        _check_serving(declaration)
         _check_histories(declaration)
         _check_examples(declaration)
         _check_negatives(declaration)
@@ -60,6 +63,14 @@ def _check_split(declaration: Declaration) -> None:
         for key in needs.get(declaration.split.kind, ()):
             if getattr(declaration, key) is None:
                 raise UserError(f"split.kind {declaration.split.kind} needs {key!r}: its column")
+
+
+def _check_serving(declaration: Declaration) -> None:
+    if declaration.validation.serving and declaration.source.format == "movielens":
+        raise UserError(
+            "validation.serving: requests are read in the source's format, and the built-in "
+            "movielens has no files; leave it out, or declare files as the source"
+        )
 
 
 def _check_histories(declaration: Declaration) -> None:
@@ -173,7 +184,13 @@ def _check_names(declaration: Declaration) -> None:
     vocabularies = dict.fromkeys(declaration.vocabulary(name) for name in categories)
     _check_unique([*tables, *((name, "a vocabulary") for name in vocabularies)])
     # They become names of files and of the transform's parts.
-    for name in (*declaration.features, *declaration.labels, *declaration.histories, *vocabularies):
+    declared = *declaration.features, *declaration.labels, *declaration.histories, *vocabularies
+    for name in (*declared, *(name for name, _ in features)):
+        if len(name) > LONGEST:
+            raise UserError(
+                f"the name {name[:40] + '…'!r} has {len(name):,} letters; {LONGEST} are allowed"
+            )
+    for name in declared:
         if not re.fullmatch(r"\w[\w.-]*", name, re.ASCII):
             raise UserError(f"the name {name!r}: only letters, digits and _ . - are allowed")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, PositiveInt, field_validator
+from pydantic import Field, field_validator
 
 from pipeline.blocks import (
     BlessDeclaration,
@@ -65,7 +65,7 @@ class Declaration(Strict):
     split: SplitDeclaration | None = None
     show: list[str] = []
     max_rejected: Annotated[float, Field(ge=0, le=1)] = 0.001
-    shards: PositiveInt | None = None
+    shards: Annotated[int, Field(ge=1, lt=100_000)] | None = None  # five digits of a file's name
     validation: ValidationDeclaration = ValidationDeclaration()
     train: dict[str, Any] | None = None
     evaluate: EvaluateDeclaration = EvaluateDeclaration()

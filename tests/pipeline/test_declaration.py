@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from pathlib import Path
 from typing import Any
 
@@ -136,10 +137,26 @@ def test_unknown_keys_name_the_nearest_known_one(path: str, near: str):
         ("features.item.hash_buckets", 9, ["`hash_buckets`", "no min_count"]),
         ("max_rejected", 1.5, ["max_rejected"]),
         ("shards", 0, ["shards"]),
+        ("shards", 100_000, ["shards"]),
+        ("split.seed", -1, ["split.seed", "greater than or equal to 0"]),
+        ("negatives", {"per_positive": 2, "seed": -1}, ["negatives.seed", "or equal to 0"]),
+        ("negatives", {"per_positive": 10**20}, ["negatives.per_positive"]),
+        ("histories.liked.length", 10**20, ["histories.liked.length", "1000000"]),
+        ("features.item", {"kind": "category", "role": "item", "hash_buckets": 2**31}, ["hash_b"]),
+        ("features.item.oov_buckets", 10**20, ["features.item.oov_buckets"]),
+        ("features.age.buckets", 10**20, ["features.age.buckets"]),
+        ("crosses.0.buckets", 10**20, ["crosses.0.buckets"]),
+        (
+            "source",
+            {"format": "movielens"},
+            ["validation.serving", "the built-in movielens has no files"],
+        ),
     ],
 )
 def test_what_does_not_fit_is_named(path: str, value: Any, parts: list[str]):
-    message = problem(changed(path, value))
+    values = changed(path, value)
+    values["validation"] = {"serving": "requests.csv"}
+    message = problem(values)
     for part in parts:
         assert part in message, message
 
@@ -266,6 +283,20 @@ def test_names_are_plain(block: str, name: str):
     message = problem(values)
     assert repr(name) in message
     assert "letters, digits" in message
+
+
+@pytest.mark.parametrize("block", ["features", "labels", "histories", "vocabulary", "crosses"])
+def test_names_are_not_endless(block: str):
+    values, long = copy.deepcopy(VALID), 70 * "n"
+    if block == "vocabulary":
+        values["features"]["item"]["vocabulary"] = 2 * long
+    elif block == "crosses":
+        values["features"] |= {f"{long}{i}": values["features"]["item"] for i in (1, 2)}
+        shop.checked_declaration(values)
+        values["crosses"] = [{"features": [f"{long}1", f"{long}2"], "buckets": 9}]
+    else:
+        values[block][2 * long] = values[block][next(iter(values[block]))]
+    assert re.search(r"the name 'n{40}…' has 14\d letters; 128 are allowed$", problem(values))
 
 
 @pytest.mark.parametrize("text", ["", "- a\n- b\n", "name: [", "name: \xff"])

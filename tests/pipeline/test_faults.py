@@ -219,6 +219,7 @@ VALUES = st.one_of(
     st.none(),
     st.booleans(),
     st.integers(-3, 3),
+    st.sampled_from([2**31, 2**63, 10**20, 10**400, -(10**20), "n" * 300]),
     st.floats(allow_nan=True),
     st.text(max_size=4),
     st.sampled_from(["user", "item", "category", "number", "like", "liked_item", "z_score"]),
