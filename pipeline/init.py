@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import re
+import unicodedata
 from collections import defaultdict
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +26,8 @@ FEW = 20  # values up to here are categories, numbers or not
 RARE = 1_000  # categories of more values than this leave out those that come once
 ALIKE = 0.98  # share of users (items) with one value in a column that describes them
 CROWDED = 0.5  # distinct values per row, user or item of a text that is no category
+SHORT = 60  # letters of a name
+PAST = ("before", "past", "seen", "earlier", "history")  # names of the history, the first free one
 _USER = r"user|customer|client|member|visitor|account|shopper|reader|viewer|listener|session"
 _ITEM = r"item|product|movie|film|article|song|track|book|video|sku|asin|listing|poi|news|game"
 _TIME = r"time|date|^ts$|_ts$|^at$|_at$|^when$"
@@ -44,8 +49,8 @@ def draft(path: str) -> str:
     table = pa.Table.from_batches(batches) if batches else pa.table({})
     if not table.num_rows:
         raise UserError(f"{path}: has no rows")
-    profiles = {name: Profile.of(name, table.column(name)) for name in columns}
     notes: dict[str, str] = {}
+    profiles = dict(_profiles(table, notes))
     values = _declared(Path(path), source, profiles, notes)
     if not values["features"]:
         raise UserError(f"{path}: no column that a model could learn from")
@@ -71,6 +76,33 @@ def _source(path: str) -> Source:
     return source.model_copy(update={"delimiter": max(counts, key=counts.__getitem__)})
 
 
+def _profiles(table: pa.Table, notes: dict[str, str]) -> Iterator[tuple[str, Profile]]:
+    """Profiles of the columns that can be read; of the others there is a note."""
+    for index, name in enumerate(table.column_names):
+        column = table.column(index)
+        if not name:
+            notes[f"column {index + 1}"] = "left out: has no name"
+            continue
+        try:
+            yield name, Profile.of(name, column)
+        except pa.ArrowException:
+            notes[name] = f"left out: type {column.type}"
+
+
+def _names(columns: Iterable[str]) -> dict[str, str]:
+    """Names of features and labels by raw column, which may be called anything."""
+    names: dict[str, str] = {}
+    for index, column in enumerate(columns, start=1):
+        name = column
+        if not re.fullmatch(rf"\w[\w.-]{{0,{SHORT}}}", column, re.ASCII):
+            plain = unicodedata.normalize("NFKD", column).encode("ascii", "ignore").decode()
+            name = re.sub(r"[^\w.-]+", "_", plain)[:SHORT].strip("_.-") or f"column_{index}"
+        others = (f"{name}_{number}" for number in itertools.count(2))
+        taken = set(names.values())
+        names[column] = next(free for free in itertools.chain([name], others) if free not in taken)
+    return names
+
+
 def _declared(
     path: Path, source: Source, profiles: dict[str, Profile], notes: dict[str, str]
 ) -> dict[str, Any]:
@@ -78,7 +110,8 @@ def _declared(
     user, item = (_key(profiles, pattern) for pattern in (_USER, _ITEM))
     times = [p for p in profiles.values() if p.times and not p.missing]
     time = next((p.name for p in times if _named(p.name, _TIME)), times[0].name if times else None)
-    labels = {p.name: label for p in profiles.values() if (label := _label(p))}
+    names = _names(profiles)
+    labelled = {p.name: label for p in profiles.values() if (label := _label(p))}
     values: dict[str, Any] = {"name": path.name.split(".")[0]}
     values["source"] = source.model_dump(exclude_defaults=True)
     keys = {"user": user, "item": item, "time": time}
@@ -86,7 +119,7 @@ def _declared(
     features: dict[str, Any] = {}
     shown = []
     for name, profile in profiles.items():
-        if name in labels or name == time:
+        if name in labelled or name == time:
             continue
         role = _role(profile, profiles, user, item)
         whose = profiles.get(str({"user": user, "item": item}.get(role)))
@@ -106,15 +139,19 @@ def _declared(
                 shown.append(name)
                 notes[name] = "only kept to be shown: nearly every item has a value of its own"
         else:
-            features[name] = _feature(profile, role)
+            column = {"column": name} if names[name] != name else {}
+            features[names[name]] = {**column, **_feature(profile, role)}
     values["features"] = features
-    if labels:
-        values["labels"] = labels
+    if labelled:
+        values["labels"] = {names[name]: label for name, label in labelled.items()}
     if user and item and time:
-        history = [item, *(n for n, f in features.items() if n != item and _repeats(f))]
-        where = next(iter(labels), None)
+        first = names[item]
+        history = [first, *(n for n, f in features.items() if n != first and _repeats(f))]
+        where = next(iter(values.get("labels", {})), None)
+        taken = [*profiles, *names.values()]
+        called = next(n for n in PAST if not any(t.startswith(f"{n}_") or t == n for t in taken))
         values["histories"] = {
-            "before": {"length": 50, "features": history, **({"where": where} if where else {})}
+            called: {"length": 50, "features": history, **({"where": where} if where else {})}
         }
     values["split"] = {"kind": "user_time" if user and time else "time" if time else "random"}
     if shown:
@@ -214,7 +251,7 @@ def _text(path: str, rows: int, values: dict[str, Any], notes: dict[str, str]) -
         f"# From a look at the first {rows:,} rows of {path}. Correct it, then:",
         "#     python -m pipeline check --config THIS_FILE",
         *(f"# No column looks like {key}: name it if there is one." for key in missing),
-        *(f"# {name}: {note}" for name, note in notes.items()),
+        *(f"# {' '.join(name.split())}: {note}" for name, note in notes.items()),
     ]
     blocks = []
     for key, value in values.items():
@@ -228,5 +265,7 @@ def _text(path: str, rows: int, values: dict[str, Any], notes: dict[str, str]) -
 
 def _flow(value: Any) -> str:
     """A value as YAML in one line."""
-    text = yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=10_000)
+    text = yaml.safe_dump(
+        value, default_flow_style=True, sort_keys=False, width=10_000, allow_unicode=True
+    )
     return text.removesuffix("\n").removesuffix("\n...")

@@ -41,8 +41,14 @@ class Profile:
 
     @classmethod
     def of(cls, name: str, values: pa.ChunkedArray) -> Profile:
-        """Profile of a sample's column."""
+        """Profile of a sample's column.
+
+        Raises:
+            pyarrow.ArrowException: its type is one that no feature can be made of.
+        """
         column = values.combine_chunks()
+        if pa.types.is_boolean(column.type):
+            column = column.cast(pa.int8())
         if pa.types.is_floating(column.type):
             column = pc.if_else(pc.is_nan(column), None, column)
         separator = "|" if pa.types.is_nested(column.type) else None

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet
 import pytest
 import yaml
 from click.testing import CliRunner, Result
@@ -64,19 +67,74 @@ def test_columns_are_told_by_their_values(tmp_path: Path, form: str) -> None:
 
 
 def test_what_it_writes_makes_a_data_set(tmp_path: Path) -> None:
+    """Also of columns whose names are no names of features."""
     path, target = tmp_path / "events.csv", tmp_path / "first.yaml"
-    shop.write_csv(titled(), path)
+    names = {"device": "Gerät, neu", "brand": "марка", "rating": "star rating"}
+    rows = [{names.get(key, key): value for key, value in row.items()} for row in titled()]
+    shop.write_csv(rows, path)
     result = call("init", "--data", path, "--output", target)
     assert (result.exit_code, target.exists()) == (0, True), result.output
     assert call("check", "--config", target).exit_code == 0
     report = shop.prepare(read(str(target)), tmp_path / "data")
     assert sum(report["examples"].values()) == len(titled())
-    assert Features.load(tmp_path / "data" / "transform").item_id == "item"
+    features = Features.load(tmp_path / "data" / "transform")
+    assert features.item_id == "item"
+    assert [label.name for label in features.labels] == ["star_rating"]
     before = target.read_bytes()
     again = call("init", "--data", path, "--output", target)
     assert again.exit_code == 1
     assert "is there already" in again.output
     assert target.read_bytes() == before
+
+
+def test_columns_of_any_name(tmp_path: Path) -> None:
+    """Features and labels have plain names of their own."""
+    header = ["user id", "item-id", "time", "товар", "prénom", "a b", "a_b", "", "liked!", "past_x"]
+    path, target = tmp_path / "e.csv", tmp_path / "first.yaml"
+    with path.open("w", newline="", encoding="utf-8") as file:
+        rows = ((i % 40, i % 50, 1_600_000_000 + 7 * i, *[f"x{i % 9}"] * 6, i % 2, i % 3)
+                for i in range(300))  # fmt: skip
+        csv.writer(file).writerows([[*header[:5], "before", *header[5:]], *rows])
+    text = draft(str(path))
+    target.write_text(text, encoding="utf-8")
+    declaration = read(str(target))
+    columns = {name: declaration.column(name) for name in declaration.features}
+    assert columns == {
+        "user_id": "user id", "item-id": "item-id", "column_4": "товар", "prenom": "prénom",
+        "before": "before", "a_b": "a b", "a_b_2": "a_b", "past_x": "past_x",
+    }  # fmt: skip
+    assert {name: label.column for name, label in declaration.labels.items()} == {"liked": "liked!"}
+    assert list(declaration.histories) == ["seen"]
+    assert (declaration.user, declaration.item) == ("user id", "item-id")
+    assert "# column 9: left out: has no name" in text
+    assert "column: товар," in text
+    assert not scan(declaration, 300).failed
+
+
+def test_columns_of_any_type(tmp_path: Path) -> None:
+    """What cannot be read is left out, with its type."""
+    path, target = tmp_path / "e.parquet", tmp_path / "first.yaml"
+    rows = 300
+    columns = {
+        "user": [f"u{i % 40}" for i in range(rows)],
+        "item": [f"i{i % 50}" for i in range(rows)],
+        "purchased": [i % 3 == 0 for i in range(rows)],
+        "member": [i % 2 == 0 for i in range(rows)],
+        "struct": [{"a": 1, "b": "x"}] * rows,
+        "map": pa.array([[("a", 1)]] * rows, pa.map_(pa.string(), pa.int64())),
+        "nested": [[["a"], ["b"]]] * rows,
+        "raw": [b"\xff\xfe%d" % i for i in range(rows)],
+    }
+    pa.parquet.write_table(pa.table(columns), path)
+    text = draft(str(path))
+    types = {"struct": "struct<", "map": "map<", "nested": "list<", "raw": "binary"}
+    for name, kind in types.items():
+        assert f"\n# {name}: left out: type {kind}" in text
+    target.write_text(text)
+    declaration = read(str(target))
+    assert list(declaration.features) == ["user", "item", "member"]
+    assert declaration.labels["purchased"].at_least is None
+    assert not scan(declaration, rows).failed
 
 
 def test_what_is_not_found_is_said(tmp_path: Path) -> None:
@@ -94,6 +152,8 @@ def test_what_is_not_found_is_said(tmp_path: Path) -> None:
         ("events.xlsx", "a", "the ending tells no format; known: .parquet"),
         ("events.csv", "user,item\n", "has no rows"),
         ("events.csv", "a,b\n1,2\n1,2\n", "no column that a model could learn from"),
+        ("events.csv", "user,item,user\n1,2,3\n", "events.csv: has several columns 'user'; rename"),
+        ("events.csv", "user,item\n1,'2\n1,\"2\n", "events.csv, line 3: the value after a quote"),
         ("events.parquet", "PAR1", "events.parquet"),
         ("none.csv", None, "no file matches"),
     ],
