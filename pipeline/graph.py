@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import apache_beam as beam
+import grpc
 import tensorflow as tf
 from apache_beam.options.pipeline_options import PipelineOptions
 from rich.console import Console
 
 from pipeline.progress import Progress
 from pipeline.shared import Shared
+from pipeline.workers import CLOSED, watched, worker_ended
 from tfrec.strict import UserError
 
 _OF_DISKS = [
@@ -41,7 +43,8 @@ def run_graph(
         What was kept, by name.
 
     Raises:
-        UserError: what a step has raised, without the name of the step that Beam adds.
+        UserError: what a step has raised, without the name of the step that Beam adds; or a worker
+            process has ended.
     """
     shared = Shared(options, place)
     kept: dict[str, str] = {}
@@ -55,9 +58,9 @@ def run_graph(
         pipeline = beam.Pipeline(options=options)
         build(pipeline, keep, shared)
         try:
-            with Progress(Console(stderr=True)):
+            with watched(), Progress(Console(stderr=True)):
                 pipeline.run().wait_until_finish()
-        except (UserError, OSError, RuntimeError) as error:
+        except (UserError, OSError, RuntimeError, grpc.RpcError) as error:
             raise _of_step(error, place) from error
         shared.fetch()
         return {name: _load(path) for name, path in kept.items() if tf.io.gfile.exists(path)}
@@ -70,6 +73,8 @@ def _of_step(error: Exception, place: Path) -> Exception:
     start = "" if isinstance(error, UserError) else r"^tfrec\.strict\.UserError: "
     if found := re.search(rf"{start}(.*?) \[while running '", str(error), re.MULTILINE):
         return UserError(found[1])
+    if isinstance(error, grpc.RpcError) or CLOSED in str(error):
+        return worker_ended()
     for reason in _OF_DISKS:
         if reason in str(error):
             return UserError(f"{place.parent} cannot be written: {reason}")

@@ -7,11 +7,15 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import apache_beam as beam
 import grpc
 import pytest
+from apache_beam.options.pipeline_options import PipelineOptions
 
 from pipeline.declaration import Declaration
+from pipeline.graph import run_graph
 from tests.pipeline import shop
 from tests.serving.process import free_port
 from tfrec.strict import UserError
@@ -93,6 +97,21 @@ def test_several_processes(here: Path, tmp_path: Path) -> None:
     options = ("--direct_running_mode=multi_processing", "--direct_num_workers=2")
     shop.prepare(declaration(str(here.parent / "events.csv")), tmp_path / "many", *options)
     assert_same(tmp_path / "many", here)
+
+
+@pytest.mark.parametrize("last", [True, False])
+def test_a_worker_that_is_killed(last: bool, tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
+    """Whether the runner waits for data from it, or only for its answer: one line, no traceback."""
+
+    def build(pipeline: beam.Pipeline, *_: Any) -> None:
+        killed = pipeline | beam.Create([9]) | "kill" >> beam.Map(lambda n: os.kill(os.getpid(), n))
+        if not last:
+            _ = killed | beam.Reshuffle()
+
+    flags = ["--direct_running_mode=multi_processing", "--direct_num_workers=1"]
+    with pytest.raises(UserError, match=r"^a worker process of the run has ended, killed or out"):
+        run_graph(build, PipelineOptions(["--runner=FnApiRunner", *flags]), tmp_path)
+    assert "Traceback" not in capfd.readouterr().err
 
 
 def test_a_location_that_cannot_be_written(tmp_path: Path) -> None:
