@@ -13,6 +13,7 @@ from tfrec.strict import Strict, nearest
 
 Paths = str | list[str]
 Task = Literal["binary", "regression"]
+LARGEST = 3.4028235e38  # float32
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Ids = Annotated[int, Field(ge=1, lt=2**31)]  # of a table, or rows that decide on one
 Length = Annotated[int, Field(ge=1, le=1_000_000)]  # of a list in an example
@@ -133,6 +134,8 @@ class FeatureDeclaration(Strict):
             raise ValueError("`fill` leaves nothing missing: it does not belong here")
         if isinstance(self.fill, str) and not self.tokens:
             raise ValueError(f"`fill` of kind {self.kind} is a number")
+        if isinstance(self.fill, float) and abs(self.fill) > LARGEST:
+            raise ValueError(f"`fill` is beyond a float32's {LARGEST:g}")
         return self
 
     @property

@@ -69,6 +69,8 @@ class Page:
         source = values.get("source", {})
         if "train" in source:
             del merged["split"]
+        if "serving" in values.get("validation", {}):  # are files, as the source's are
+            merged["source"] = {"format": "csv", "path": "events.csv"}
         if "negatives" in values:  # are for events without labels
             for key in ("labels", "histories"):
                 merged.pop(key, None)

@@ -125,6 +125,7 @@ def test_unknown_keys_name_the_nearest_known_one(path: str, near: str):
         ("features.age.buckets", "…", ["needs `buckets`"]),
         ("features.age.buckets", 1, ["features.age.buckets"]),
         ("features.price.fill", "none", ["`fill`", "is a number"]),
+        ("features.price.fill", 1e300, ["`fill`", "beyond a float32's"]),
         (
             "features.hour",
             {"kind": "hour", "role": "context", "fill": 0},
