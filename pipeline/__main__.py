@@ -56,14 +56,16 @@ def download(name: str, to: Path) -> None:
 def check(config: str, rows: int) -> None:
     """Say what is wrong with a declaration.
 
-    Or with its data: the first rows of every file are read as a run reads them.
+    With its blocks and the files that they name, or with its data: the first rows of every file are
+    read as a run reads them.
     """
     from pipeline.checks import read
 
     declaration = read(config)
     with quiet_import():
+        from pipeline.run import problems
         from pipeline.scan import scan
-    found = scan(declaration, rows)
+    found = scan(declaration, rows, problems(declaration, declaration.output))
     for finding in found.findings:
         click.echo(str(finding))
     click.echo(f"{config}: {found.summary}")

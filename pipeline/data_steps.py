@@ -15,12 +15,12 @@ from google.protobuf import text_format
 from pipeline import page, schema, statistics, validation
 from pipeline.blocks import SplitDeclaration
 from pipeline.declaration import Declaration
-from pipeline.events import REJECTED, ParseEvents
+from pipeline.events import REJECTED, Layout, ParseEvents
 from pipeline.graph import Keep, run_graph
 from pipeline.ingest import Ingest, ReadExamples, example_schema
 from pipeline.rejected import ByReason, lines, rows_read, too_many
 from pipeline.shared import Shared
-from pipeline.sources import ReadSource, digests
+from pipeline.sources import ReadSource, digests, head
 from pipeline.statistics import Statistics
 from pipeline.step import Step
 from pipeline.workspace import About, Workspace, digest_of_files
@@ -45,6 +45,17 @@ class StatisticsStep(Step):
 
     def settings(self) -> Any:
         return [self.declaration.outputs, self.declaration.validation.serving]
+
+    def check(self) -> None:
+        super().check()
+        if self.declaration.validation.serving:
+            requests = _of_requests(self.declaration)
+            try:
+                next(head(requests.source, list(Layout.of(requests).types), 1), None)
+            except UserError as error:
+                raise UserError(
+                    f"validation.serving: {str(error).removeprefix('source: ')}"
+                ) from None
 
     def sources(self) -> dict[str, str]:
         serving = self.declaration.validation.serving
@@ -116,6 +127,11 @@ class SchemaStep(Step):
             )
         return digest_of_files([self.given], self.given.parent) if self.given else None
 
+    def check(self) -> None:
+        super().check()
+        if self.given:
+            schema.load(self.given)
+
     def kept(self, key: str, force: bool) -> About | None:
         """A schema is not inferred twice, unless its file is gone; what was edited since counts."""
         about = self.workspace.about(self.name)
@@ -155,6 +171,10 @@ class ValidationStep(Step):
         declaration = self.declaration
         most = declaration.max_rejected if declaration.validation.serving else None
         return [declaration.name, declaration.learned_from, most]
+
+    def check(self) -> None:
+        super().check()
+        self._previous()
 
     def sources(self) -> dict[str, str]:
         previous = self._previous()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
@@ -85,6 +86,11 @@ class Declaration(Strict):
         """
         of_other_steps = {"validation", "train", "evaluate", "bless", "push"}
         return self.model_dump(mode="json", exclude=of_other_steps, **options)
+
+    @property
+    def output(self) -> Path:
+        """Where steps leave their outputs unless the user names another place."""
+        return Path("data", self.name)
 
     def column(self, feature: str) -> str:
         """Raw column of a feature."""

@@ -142,6 +142,16 @@ def describe(
     )
 
 
+def expected_features(declaration: Declaration) -> Features:
+    """The description of a data set that is not made yet; every size in it is 1."""
+    crosses = [cross.name for cross in declaration.crosses]
+    gaps = filter(None, map(declaration.gap, declaration.histories))
+    tables = dict.fromkeys([*tables_of_fields(declaration).values(), *gaps, *crosses])
+    sizes = dict.fromkeys([*declaration.features, *crosses], 1)
+    counts = dict.fromkeys(declaration.given_splits, 1)
+    return describe(declaration, [Table(name, 1, 1) for name in tables], sizes, counts, ())
+
+
 def packed_fields(declaration: Declaration) -> dict[str, list[str]]:
     """Names in `Features.packed`, known before the tables are."""
     packed: dict[str, list[str]] = {}

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 import apache_beam as beam
+import numpy as np
 import pyarrow as pa
 from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils.windowed_value import WindowedValue
@@ -24,6 +25,7 @@ from pipeline.progress import advance
 from tfrec.features import LABEL_PREFIX, SPLITS, WEIGHT
 
 ROWS_PER_BATCH = 1_000
+QUANTILES = 1_001  # of the times, that splits are cut at
 
 Example = tuple[Event, list[list[Event]]]  # an event and its histories
 
@@ -53,7 +55,7 @@ class ExamplesBySplit(beam.PTransform):
             cuts = beam.pvalue.AsSingleton(
                 rows
                 | "times" >> beam.Map(lambda row: row[position])
-                | "quantiles" >> beam.ApproximateQuantiles.Globally(num_quantiles=1001)
+                | "quantiles" >> beam.ApproximateQuantiles.Globally(num_quantiles=QUANTILES)
                 | "cuts" >> beam.Map(_cut_times, split.cuts)
             )
         by_user = declaration.histories or declaration.negatives
@@ -78,6 +80,32 @@ class ExamplesBySplit(beam.PTransform):
         make = beam.ParDo(MakeExamples(declaration), cuts, items)
         examples = groups | "examples" >> make.with_outputs(*declaration.outputs)
         return {name: examples[name] for name in declaration.outputs}
+
+
+def count_splits(
+    declaration: Declaration, batches: Iterable[tuple[str | None, pa.RecordBatch]]
+) -> dict[str, int]:
+    """How many of a few events fall into every split that is to have some, without Beam.
+
+    Args:
+        declaration: of the data set.
+        batches: of parsed events.
+    """
+    make = MakeExamples(declaration)
+    rows = [row for batch in batches for row in _rows(batch)]
+    cuts: tuple[int, ...] | None = None
+    if declaration.split and declaration.split.kind == "time":
+        assert make.time is not None
+        times = np.array([row[make.time] for row in rows], np.int64)
+        quantiles = np.quantile(times, np.linspace(0, 1, QUANTILES), method="lower")
+        cuts = _cut_times(quantiles.tolist(), declaration.split.cuts)
+    groups: dict[Any, list[Event]] = {}
+    for row in rows:
+        groups.setdefault(None if make.user is None else row[make.user], []).append(row)
+    found: Counter[str] = Counter()
+    for events in groups.values():
+        found.update(split for _, split in make.split(make.ordered(events), cuts))
+    return {split: found[split] for split in declaration.given_splits}
 
 
 def _rows(element: tuple[str | None, pa.RecordBatch]) -> Iterator[Event]:
@@ -109,6 +137,7 @@ class MakeExamples(beam.DoFn):
         names = [None, *layout.types, *(LABEL_PREFIX + label for label in layout.labels)]
         at = names.index
         self.time = at(declaration.time) if declaration.time else None
+        self.user = at(declaration.user) if declaration.user else None
         self.by = self._split_column(names)
         self.scalars: list[tuple[str, int, pa.DataType]] = []
         for column in layout.inputs:

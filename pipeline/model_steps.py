@@ -15,13 +15,15 @@ from pipeline.blessing import (
     export_of,
     judge,
 )
+from pipeline.description import expected_features
 from pipeline.ingest import Ingest
 from pipeline.step import MODEL_CODE, Step
 from pipeline.transforming import Transform
 from pipeline.workspace import About, digest_of_files, digest_of_values
+from tfrec.aims import METRICS
 from tfrec.export import newest_version
 from tfrec.figures import Report
-from tfrec.strict import UserError
+from tfrec.strict import UserError, nearest
 
 CURRENT, VERDICTS = "current.json", "verdicts.json"
 BLESSED, NOT_BLESSED = "BLESSED", "NOT_BLESSED"  # the names of TFX's files
@@ -43,13 +45,24 @@ class Train(Step):
             raise UserError("train.data: it is the output of the step transform; leave it out")
         return self.declaration.train
 
+    def _values(self) -> dict[str, Any]:
+        """The training configuration, as from a file."""
+        values = {**self.settings(), "data": str(self.workspace.directory(Transform.name))}
+        if isinstance(values.get("model"), str):
+            values["model"] = {"id": values["model"]}
+        return values
+
+    def check(self) -> None:
+        from tfrec.runs import resolve_for
+
+        resolve_for(self._values(), self.name, expected_features(self.declaration))
+
     def make(self, place: Path) -> dict[str, Any]:
         from tfrec.train import train
 
-        values = {**self.settings(), "data": str(self.input(Transform.name))}
-        if isinstance(values.get("model"), str):
-            values["model"] = {"id": values["model"]}
-        metrics = train(values, place, "train")
+        self.input(Transform.name)
+        values = self._values()
+        metrics = train(values, place, self.name)
         best = metrics["best"]
         return {"model": values["model"]["id"], "epoch": best and best["epoch"]}
 
@@ -70,6 +83,15 @@ class Evaluate(Step):
     def settings(self) -> Any:
         replicates = self.declaration.evaluate.replicates
         return [self.declaration.given_splits[-1], self.declaration.slices, replicates]
+
+    def check(self) -> None:
+        from tfrec.slices import COUNTS
+
+        super().check()
+        for part in self.declaration.slices:
+            name, known = part.partition("=")[0], [*self.declaration.features, *COUNTS]
+            if name not in known:
+                raise UserError(f"slices: no feature {name!r}{nearest(name, known)}")
 
     def sources(self) -> dict[str, str]:
         return {"export": digest_of_export(export_of(self.input(Train.name)))}
@@ -123,6 +145,13 @@ class Bless(Step):
             raise UserError("'bless' is missing in the declaration: what the model has to reach")
         current = self._current()
         return [[rule.model_dump() for rule in rules], current and current[1]]
+
+    def check(self) -> None:
+        super().check()
+        for number, rule in enumerate(self.declaration.bless or (), 1):
+            if (metric := rule.metric.split("@")[0]) not in METRICS:
+                near = nearest(metric, METRICS)
+                raise UserError(f"bless rule {number}: no metric {rule.metric!r}{near}")
 
     @property
     def _export(self) -> str | None:

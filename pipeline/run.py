@@ -38,6 +38,25 @@ def last_step(declaration: Declaration) -> str:
     return next((name for name, block in later.items() if block is not None), DATA_SET)
 
 
+def problems(declaration: Declaration, root: Path) -> list[str]:
+    """What of the declaration steps would fail at, but for the events themselves.
+
+    Args:
+        declaration: of the data set.
+        root: directory of the steps' outputs, which need not be there.
+    """
+    last = last_step(declaration)
+    found = []
+    for kind in STEPS:
+        try:
+            kind(declaration, Workspace(root), PipelineOptions([])).check()
+        except UserError as error:
+            found.append(str(error))
+        if kind.name == last:
+            break
+    return found
+
+
 def run(
     declaration: Declaration,
     root: Path,
@@ -75,7 +94,7 @@ def run(
     chosen = [only] if only else names[: names.index(until) + 1]
     steps = [step for step in steps if step.name in chosen]
     for step in steps:
-        step.settings()  # what is missing in the declaration is to be told before long work
+        step.check()
     told = {}
     with workspace.at_work():
         for step in steps:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import apache_beam as beam
@@ -13,8 +14,10 @@ import pyarrow.compute as pc
 from pipeline.blocks import FeatureDeclaration
 from pipeline.declaration import Declaration
 from pipeline.events import Layout, ParseEvents
+from pipeline.examples import count_splits
 from pipeline.profile import SECONDS, Profile
-from pipeline.sources import head
+from pipeline.sources import head, most_of_file
+from pipeline.writers import split_counts
 
 SPARSE = 0.5  # share of missing values that is worth a word
 UNIQUE = 0.5  # distinct values per row that leave a vocabulary nothing to learn
@@ -28,15 +31,16 @@ class Finding:
     Attributes:
         error: the run would fail, or learn nothing; otherwise worth a look.
         what: is the matter.
-        remedy: what to do about it.
+        remedy: what to do about it; "" where `what` says it.
     """
 
     error: bool
     what: str
-    remedy: str
+    remedy: str = ""
 
     def __str__(self) -> str:
-        return f"{'error' if self.error else 'warning'}: {self.what}; {self.remedy}"
+        remedy = f"; {self.remedy}" if self.remedy else ""
+        return f"{'error' if self.error else 'warning'}: {self.what}{remedy}"
 
 
 @dataclass(frozen=True)
@@ -64,12 +68,13 @@ class Scan:
         return f"rows looked at: {self.rows:,}, errors: {errors}, warnings: {warnings}"
 
 
-def scan(declaration: Declaration, rows: int) -> Scan:
+def scan(declaration: Declaration, rows: int, problems: Iterable[str] = ()) -> Scan:
     """Reads the first rows of every file as a run would, and looks at what it finds.
 
     Args:
         declaration: of the data set.
         rows: about how many.
+        problems: that are known without the events, one line each; they are errors.
 
     Raises:
         UserError: a file is not there or cannot be read, or has not the declared columns.
@@ -77,19 +82,22 @@ def scan(declaration: Declaration, rows: int) -> Scan:
     layout = Layout.of(declaration)
     parse = ParseEvents(declaration)
     rejected: Counter[str] = Counter()
+    read: Counter[str] = Counter()
     kept = []
     for element in head(declaration.source, list(layout.types), rows):
+        read[element[1]] += element[2].num_rows
         for found in parse.process(element):
             if isinstance(found, beam.pvalue.TaggedOutput):
                 reason, (count, _) = found.value
                 rejected[reason] += count
             else:
-                kept.append(found[1])
-    events = pa.Table.from_batches(kept) if kept else pa.table({})
+                kept.append(found)
+    events = pa.Table.from_batches([batch for _, batch in kept]) if kept else pa.table({})
     total = events.num_rows + rejected.total()
+    findings = [Finding(True, problem) for problem in problems]
     if not total:
-        return Scan(0, [Finding(True, "the source has no rows", "check `source`")])
-    findings = _of_rejected(declaration, rejected, total)
+        return Scan(0, [*findings, Finding(True, "the source has no rows", "check `source`")])
+    findings += _of_rejected(declaration, rejected, total)
     if events.num_rows:
         profiles = {name: Profile.of(name, events.column(name)) for name in layout.inputs}
         for name, feature in declaration.features.items():
@@ -97,6 +105,8 @@ def scan(declaration: Declaration, rows: int) -> Scan:
         findings += _of_labels(declaration, events)
         findings += _of_users(declaration, events)
         findings += _of_times(declaration, events)
+        whole = max(read.values()) < most_of_file(declaration.source, rows)
+        findings += _of_splits(declaration, kept, whole)
     return Scan(total, sorted(findings, key=lambda finding: not finding.error))
 
 
@@ -206,3 +216,17 @@ def _of_times(declaration: Declaration, events: pa.Table) -> list[Finding]:
         what = f"time: column {declaration.time!r} is past the year 2096 in seconds"
         return [Finding(True, what, "divide milliseconds by 1,000")]
     return []
+
+
+def _of_splits(
+    declaration: Declaration, parsed: list[tuple[str | None, pa.RecordBatch]], whole: bool
+) -> list[Finding]:
+    """Splits that would have no example; in a part of the source that may be by chance."""
+    counts = count_splits(declaration, parsed)
+    where = "" if whole else " in the sample"
+    remedy = "give it more data or change `split`"
+    return [
+        Finding(whole, f"split {name} is empty{where} ({split_counts(counts)})", remedy)
+        for name, count in counts.items()
+        if not count
+    ]

@@ -102,14 +102,18 @@ def head(source: Source, columns: list[str], rows: int) -> Iterator[Batch]:
         UserError: a pattern matches no file, or a file cannot be read.
     """
     options = {"columns": columns, "source": source}
-    files = _files(source)
-    for file in files:
-        wanted = math.ceil(rows / len(files))
+    for file in _files(source):
+        wanted = most_of_file(source, rows)
         for split, path, batch in _read(file, _READERS[source.format], options):
             yield split, path, batch.slice(0, wanted)
             wanted -= batch.num_rows
             if wanted <= 0:
                 break
+
+
+def most_of_file(source: Source, rows: int) -> int:
+    """How many rows `head` reads of one file at most: as many of each."""
+    return math.ceil(rows / len(_files(source)))
 
 
 def columns_of(source: Source) -> list[str]:

@@ -62,6 +62,14 @@ class Step(ABC):
     def settings(self) -> Any:
         """What of the configuration decides the output, as plain values."""
 
+    def check(self) -> None:
+        """Looks for what would fail when the step's turn comes, before any long work.
+
+        Raises:
+            UserError: something is missing in the declaration, or a file that it names.
+        """
+        self.settings()
+
     def sources(self) -> dict[str, str]:
         """Digests of inputs that no step makes, by name."""
         return {}

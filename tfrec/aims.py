@@ -14,6 +14,7 @@ _AIMS = {
     "bias": 0.0,
 }
 AIMED = tuple(_AIMS)
+METRICS = (*AIMED, "novelty", "popularity_lift")  # all, without their cutoffs
 
 
 def aim(metric: str) -> float | None:

@@ -183,8 +183,25 @@ def resolve(values: dict[str, Any], where: str) -> tuple[TrainConfig, Features]:
         UserError: something in them is wrong, or the data set does not suit the model.
     """
     config = TrainConfig.parse(values, where)
+    find(config.model.id)
+    return resolve_for(values, where, Features.load(config.data))
+
+
+def resolve_for(
+    values: dict[str, Any], where: str, features: Features
+) -> tuple[TrainConfig, Features]:
+    """The same on a data set that is described already, and need not be there yet.
+
+    Args:
+        values: from files and flags.
+        where: what they are called in messages.
+        features: of the data set.
+
+    Raises:
+        UserError: something in the values is wrong, or the data set does not suit the model.
+    """
+    config = TrainConfig.parse(values, where)
     entry = find(config.model.id)
-    features = Features.load(config.data)
     labels = config.labels
     if labels is None:
         every = [label.name for label in features.labels]
