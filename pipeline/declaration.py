@@ -87,6 +87,11 @@ class Declaration(Strict):
         of_other_steps = {"validation", "train", "evaluate", "bless", "push"}
         return self.model_dump(mode="json", exclude=of_other_steps, **options)
 
+    def analysis(self) -> dict[str, Any]:
+        """All that decides, beside the events, what is learned of them, as plain values."""
+        read = {"time", "features", "histories", "crosses"}  # by the preprocessing_fn
+        return self.model_dump(mode="json", include=read)
+
     @property
     def output(self) -> Path:
         """Where steps leave their outputs unless the user names another place."""

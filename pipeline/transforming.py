@@ -85,7 +85,7 @@ class Transform(Step):
         """How to analyse by spans of time, where there is one and that is worth it."""
         if self.declaration.time is None or events < WORTH_KEEPING:
             return None
-        of = digest_of_values([self.settings(), code_digest(self.code)])
+        of = digest_of_values([self.declaration.analysis(), code_digest(self.code)])
         kept = KeptAnalysis(self.workspace.root / self.leaves, of)
         name, columns = self.declaration.learned_from, list(Layout.of(self.declaration).inputs)
 

@@ -26,7 +26,10 @@ def any_size(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Shop:
-    """A shop whose events come by days."""
+    """A shop whose events come by days, each in a file of its own.
+
+    What the declaration says changes with their number, but for what is learned of an event.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.days = folder, {}  # type: tuple[Path, dict[int, list[shop.Row]]]
@@ -37,10 +40,13 @@ class Shop:
 
     def prepare(self, days: list[int], output: str = "out", **options: Any) -> dict[str, Any]:
         """What `transform` has to say of these days."""
-        rows = [row for day in days for row in self.days[day]]
-        train = shop.write_csv(rows, self.folder / "train.csv")
-        rest = shop.write_csv(rows[:5], self.folder / "rest.csv")
+        train = [shop.write_csv(self.days[day], self.folder / f"{day}.csv") for day in days]
+        rest = shop.write_csv(self.days[0][:5], self.folder / "rest.csv")
         declaration = shop.declare(
+            name=f"{len(days)} days",
+            max_rejected=len(days) / 100,
+            shards=len(days),
+            show=["title", "brand"][: len(days) % 2],
             source={"format": "csv", "train": train, "validation": rest, "test": rest},
             split=None,
             features=FEATURES,
@@ -117,3 +123,19 @@ def test_what_is_kept_is_of_the_same_settings_and_whole(tmp_path: Path) -> None:
     assert not KeptAnalysis(tmp_path / "kept", "others").known
     (tmp_path / "kept" / part.name).rmdir()
     assert not KeptAnalysis(tmp_path / "kept", "settings").known
+
+
+def test_what_is_learned_is_told_from_what_is_not() -> None:
+    """The source changes nothing of it, a vocabulary's threshold does."""
+    declared = shop.declare()
+    other = shop.declare(
+        source={"format": "csv", "path": ["a", "b"]},
+        labels=None,
+        weight=None,
+        histories=None,
+        crosses=None,
+    )
+    assert declared.analysis() != other.analysis()
+    assert other.analysis() == shop.declare(labels=None, histories=None, crosses=None).analysis()
+    features = {**shop.FEATURES, "item": {**shop.FEATURES["item"], "min_count": 9}}
+    assert declared.analysis() != shop.declare(features=features).analysis()
