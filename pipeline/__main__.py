@@ -34,7 +34,7 @@ def init(data: str, output: Path | None, overwrite: bool) -> None:
     target = output or Path(f"{Path(data).name.split('.')[0].strip('*?-_') or 'data'}.yaml")
     if target.exists() and not overwrite:
         raise UserError(f"{target} is there already: name another --output, or add --overwrite")
-    target.write_text(draft(data), encoding="utf-8")
+    target.write_text(draft(data, target.stem), encoding="utf-8")
     click.echo(f"{target}: read it and correct it; then python -m pipeline check --config {target}")
 
 
@@ -78,7 +78,7 @@ def check(config: str, rows: int) -> None:
     epilog="Any other option goes to Beam: --runner=…, --direct_num_workers=…, --project=…",
 )
 @click.option("--config", required=True, help="Declaration of the data set (YAML).")
-@click.option("--output", required=True, type=Path, help="Directory of the steps' outputs.")
+@click.option("--output", type=Path, help="Directory of the steps' outputs; data/NAME.")
 @click.option("--until", type=STEP, help="Last step; the last that the declaration speaks of.")
 @click.option("--only", type=STEP, help="The one step to run, on what others have made.")
 @click.option("--force", is_flag=True, help="Make anew what has not changed, too.")
@@ -87,7 +87,7 @@ def check(config: str, rows: int) -> None:
 @command
 def run(
     config: str,
-    output: Path,
+    output: Path | None,
     until: str | None,
     only: str | None,
     force: bool,
@@ -119,7 +119,7 @@ def run(
 
     make(
         declaration,
-        output,
+        output or declaration.output,
         PipelineOptions(checked(list(beam_options))),
         until=until or last_step(declaration),
         only=only,
@@ -135,12 +135,17 @@ def _tell(name: str, state: str, seconds: float, lines: list[str]) -> None:
 
 
 @main.command()
-@click.option("--output", required=True, type=Path, help="Output directory of `run`.")
+@click.option("--output", type=Path, help="Output directory of `run`; the newest in data/.")
 @command
-def show(output: Path) -> None:
+def show(output: Path | None) -> None:
     """Print the record of runs: every step, when (UTC) and of what it was made."""
-    from pipeline.workspace import Workspace
+    from pipeline.declaration import OUTPUTS
+    from pipeline.workspace import Workspace, newest
 
+    if output is None:
+        output, *others = newest(OUTPUTS)
+        more = f", the newest; there are also {', '.join(map(str, others))}" if others else ""
+        click.echo(f"{output}{more}", err=True)
     for line in Workspace(output).record():
         begin = f"{line['started'][:19].replace('T', ' ')}  {line['step']:<11} {line['state']:<6}"
         inputs = ", ".join(f"{name} {digest[:8]}" for name, digest in line["inputs"].items())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -24,6 +25,7 @@ from pipeline.blocks import (
 from tfrec.strict import Strict, UserError, nearest
 
 TRAIN_EVENTS = "train_events"
+OUTPUTS = Path("data")  # a directory for every data set
 
 
 class Declaration(Strict):
@@ -95,7 +97,7 @@ class Declaration(Strict):
     @property
     def output(self) -> Path:
         """Where steps leave their outputs unless the user names another place."""
-        return Path("data", self.name)
+        return OUTPUTS / (re.sub(r"[^\w.-]+", "_", self.name).strip(".") or "data_set")
 
     def column(self, feature: str) -> str:
         """Raw column of a feature."""

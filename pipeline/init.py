@@ -34,11 +34,12 @@ _TIME = r"time|date|^ts$|_ts$|^at$|_at$|^when$"
 _LABEL = r"label|click|bought|buy|purchase|order|like|rating|stars|score|target|convert|watched"
 
 
-def draft(path: str) -> str:
+def draft(path: str, name: str | None = None) -> str:
     """YAML of a declaration that fits what the file's first rows look like.
 
     Args:
         path: file or glob of CSV, Parquet or TFRecords, known by the name's ending.
+        name: of the data set; the file's unless given.
 
     Raises:
         UserError: no such file, an ending that says nothing, or no column to learn from.
@@ -54,6 +55,7 @@ def draft(path: str) -> str:
     values = _declared(Path(path), source, profiles, notes)
     if not values["features"]:
         raise UserError(f"{path}: no column that a model could learn from")
+    values["name"] = name or values["name"]
     check(Declaration.parse(values, path), path)
     return _text(path, table.num_rows, values, notes)
 

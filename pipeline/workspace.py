@@ -168,6 +168,18 @@ class Workspace:
             raise UserError(f"{path} is damaged: {error}") from None
 
 
+def newest(folder: Path) -> list[Path]:
+    """Outputs of pipelines below a directory, by their last run.
+
+    Raises:
+        UserError: there is none.
+    """
+    records = sorted(folder.glob(f"*/{RECORD}"), key=lambda path: path.stat().st_mtime)
+    if not records:
+        raise UserError(f"{folder}/ has no pipeline's output; name it with --output")
+    return [record.parent for record in reversed(records)]
+
+
 def digest(parts: Iterable[bytes]) -> str:
     """Digest of some content."""
     found = hashlib.blake2b(digest_size=16)

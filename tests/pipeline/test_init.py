@@ -75,7 +75,9 @@ def test_what_it_writes_makes_a_data_set(tmp_path: Path) -> None:
     result = call("init", "--data", path, "--output", target)
     assert (result.exit_code, target.exists()) == (0, True), result.output
     assert call("check", "--config", target).exit_code == 0
-    report = shop.prepare(read(str(target)), tmp_path / "data")
+    declaration = read(str(target))
+    assert declaration.name == "first"  # as its file is called
+    report = shop.prepare(declaration, tmp_path / "data")
     assert sum(report["examples"].values()) == len(titled())
     features = Features.load(tmp_path / "data" / "transform")
     assert features.item_id == "item"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tensorflow as tf
+import yaml
 from apache_beam.options.pipeline_options import PipelineOptions
 from click.testing import CliRunner
 from google.protobuf import text_format
@@ -119,6 +121,30 @@ def test_the_record(made):
     missing = CliRunner().invoke(main, ["show", "--output", str(root / "ingest")])
     assert missing.exit_code == 1
     assert "no pipeline's output" in missing.output
+
+
+def test_outputs_without_a_name(made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """They are in data/, by the name of the data set; what is shown is the newest."""
+    declaration, root = made
+    assert declaration.output == Path("data/shop")
+    assert with_blocks(declaration, name="../My shop").output == Path("data/_My_shop")
+    monkeypatch.chdir(tmp_path)
+    nothing = CliRunner().invoke(main, ["show"])
+    assert nothing.exit_code == 1
+    assert "name it with --output" in nothing.output
+    for age, name in enumerate(("shop", "older")):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        record = Path(shutil.copy(root / RECORD, tmp_path / "data" / name))
+        os.utime(record, (1_000 - age, 1_000 - age))
+    shown = CliRunner().invoke(main, ["show"])
+    assert shown.stderr == "data/shop, the newest; there are also data/older\n"
+    assert shown.stdout == CliRunner().invoke(main, ["show", "--output", str(root)]).stdout
+    source = {"format": "csv", "path": declaration.source.path}
+    values = shop.tiny("", source=source).model_dump(mode="json", exclude_unset=True)
+    Path("tiny.yaml").write_text(yaml.safe_dump(values))
+    done = CliRunner().invoke(main, ["run", "--config", "tiny.yaml", "--until", "ingest"])
+    assert done.exit_code == 0, done.output
+    assert Path("data/tiny/ingest/report.json").is_file()
 
 
 def test_two_runs_at_once(made):
