@@ -23,6 +23,7 @@ from pipeline.shared import Shared
 from pipeline.sources import ReadSource, digests, head
 from pipeline.statistics import Statistics
 from pipeline.step import Step
+from pipeline.tokens import cut, cuts_of
 from pipeline.workspace import About, Workspace, digest_of_files
 from tfrec.features import SPLITS
 from tfrec.strict import UserError
@@ -44,7 +45,8 @@ class StatisticsStep(Step):
     needs = (Ingest.name,)
 
     def settings(self) -> Any:
-        return [self.declaration.outputs, self.declaration.validation.serving]
+        cuts = cuts_of(self.declaration)
+        return [self.declaration.outputs, self.declaration.validation.serving, cuts]
 
     def check(self) -> None:
         super().check()
@@ -84,9 +86,11 @@ class StatisticsStep(Step):
         }
         if self.declaration.validation.serving:
             data[SERVING] = self._requests(pipeline, keep)
+        cuts = cuts_of(self.declaration)
         for name, batches in data.items():
+            tokens = batches | f"{name} tokens" >> beam.Map(cut, cuts)
             combined = beam.CombineGlobally(Statistics(name))
-            keep(name, batches | f"{name} statistics" >> combined)
+            keep(name, tokens | f"{name} statistics" >> combined)
 
     def _requests(self, pipeline: beam.Pipeline, keep: Keep) -> beam.PCollection[pa.RecordBatch]:
         """Record batches of the columns that requests have, as raw examples have them."""

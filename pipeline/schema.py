@@ -12,6 +12,7 @@ from tensorflow_metadata.proto.v0 import schema_pb2, statistics_pb2
 
 from pipeline.declaration import Declaration
 from pipeline.statistics import Proto, common, features_of
+from pipeline.tokens import cuts_of
 from tfrec.features import LABEL_PREFIX
 from tfrec.strict import UserError, nearest
 
@@ -28,7 +29,7 @@ def infer(
 ) -> schema_pb2.Schema:
     """A schema that the given data fit.
 
-    Columns have the type that they have there, and lists the declared length. A column that is
+    Columns have the type that they have there, histories the declared length. A column that is
     never missing there must never be; another one, but for histories, may be missing twice as often
     and in `MISSING` of the rows more.
     Columns of a few categories have these as their domain, which `KNOWN` of the values have to be
@@ -43,7 +44,7 @@ def infer(
     """
     schema = schema_pb2.Schema(default_environment=[TRAINING, SERVING])
     served = {declaration.column(name) for name in declaration.features}  # logs have no histories
-    separated = {declaration.column(n) for n, f in declaration.features.items() if f.many}
+    cuts = cuts_of(declaration)
     binary = {LABEL_PREFIX + n for n, f in declaration.labels.items() if f.task == "binary"}
     lengths = {
         f"{history}_{column}": declared.length
@@ -60,7 +61,9 @@ def infer(
         if not most or name not in lengths:
             least = 1 - 2 * most - MISSING if most else 1.0
             feature.presence.min_fraction = max(math.floor(100 * least) / 100, 0.0)
-        feature.value_count.min, feature.value_count.max = 1, lengths.get(name, 1)
+        feature.value_count.min = 1
+        if name not in cuts:  # of which there may be any number
+            feature.value_count.max = lengths.get(name, 1)
         of_training = name not in served
         if of_training:
             feature.not_in_environment.append(SERVING)
@@ -69,7 +72,7 @@ def infer(
         if of_training or name in keys:
             continue
         if first.type == Proto.STRING:
-            if name not in separated:
+            if name not in cuts or cuts[name]:  # but for words
                 _domain(feature, found)
             feature.drift_comparator.infinity_norm.threshold = DRIFT
             feature.skew_comparator.infinity_norm.threshold = DRIFT
