@@ -69,12 +69,18 @@ class Ingest(Step):
 
     def make(self, place: Path) -> dict[str, Any]:
         kept = run_graph(self._build, self.options, place)
+        rejected = kept["rejected"]
+        splits = self.declaration.given_splits
+        events = {split: kept[f"events_{split}"] for split in splits}
         report = {
-            "rows_read": rows_read(kept["rows_read"], kept["rejected"]),
-            "rejected": kept["rejected"],
-            "examples": {split: kept[f"rows_{split}"] for split in self.declaration.given_splits},
+            "rows_read": rows_read(kept["rows_read"], rejected),
+            "rejected": rejected,
+            "events": events,
+            "examples": {split: kept[f"rows_{split}"] for split in splits},
         }
-        self._check(report)
+        if self._drawn:
+            report["negatives"] = sum(report["examples"].values()) - sum(events.values())
+        self.check_counts(report)
         (place / REPORT).write_text(json.dumps(report, indent=1) + "\n")
         return report
 
@@ -92,6 +98,9 @@ class Ingest(Step):
         made = parsed.events | "examples" >> ExamplesBySplit(declaration)
         outputs = {name: made[name] for name in declaration.outputs}
         schema = example_schema(declaration)
+        for split, batches in self._events(outputs).items():
+            rows = batches | f"{split} events" >> beam.Map(_count_events, self._drawn)
+            keep(f"events_{split}", rows | f"sum {split} events" >> beam.CombineGlobally(sum))
         for name, batches in outputs.items():
             rows = batches | f"rows of {name}" >> beam.Map(lambda batch: batch.num_rows)
             keep(f"rows_{name}", rows | f"sum {name}" >> beam.CombineGlobally(sum))
@@ -100,14 +109,22 @@ class Ingest(Step):
         if declaration.user and declaration.item:
             self._interactions(outputs, place)
 
+    @property
+    def _drawn(self) -> str | None:
+        """Label that tells events from drawn negatives."""
+        negatives = self.declaration.negatives
+        return LABEL_PREFIX + negatives.label if negatives else None
+
+    def _events(self, outputs: dict[str, beam.PCollection]) -> dict[str, beam.PCollection]:
+        """By split, examples that hold each event once, and maybe drawn negatives."""
+        events = {**outputs, "train": outputs[self.declaration.learned_from]}
+        return {split: events[split] for split in self.declaration.given_splits}
+
     def _interactions(self, outputs: dict[str, beam.PCollection], place: str) -> None:
         """One row per event: its user, item, time and split."""
-        negatives = self.declaration.negatives
-        drawn = LABEL_PREFIX + negatives.label if negatives else None
-        events = {**outputs, "train": outputs[self.declaration.learned_from]}
         tables = [
-            events[split] | f"{split} interactions" >> beam.Map(_interaction_rows, split, drawn)
-            for split in self.declaration.given_splits
+            batches | f"{split} interactions" >> beam.Map(_interaction_rows, split, self._drawn)
+            for split, batches in self._events(outputs).items()
         ]
         keys = Layout.of(self.declaration).keys
         columns = {name: kind for name, (key, kind) in _INTERACTION.items() if key in keys}
@@ -130,13 +147,28 @@ class Ingest(Step):
             f"{place}/items/items", schema, file_name_suffix=".parquet"
         )
 
-    def _check(self, report: dict[str, Any]) -> None:
-        """Checks that there are rows in every split, and not too many rejected ones."""
-        if not report["rows_read"]:
+    def check_counts(self, report: dict[str, Any]) -> None:
+        """Checks that no row is lost, not too many are rejected, and every split has some.
+
+        Args:
+            report: what is to become `report.json`.
+
+        Raises:
+            UserError: one of these.
+        """
+        read = report["rows_read"]
+        if not read:
             raise UserError("the source has no rows")
-        most = self.declaration.max_rejected
-        if refusal := too_many(report["rejected"], report["rows_read"], most):
+        if refusal := too_many(report["rejected"], read, self.declaration.max_rejected):
             raise UserError(refusal)
+        rejected = sum(count for count, _ in report["rejected"].values())
+        made = sum(report["events"].values())
+        if made + rejected != read:
+            raise UserError(
+                f"{read:,} rows were read, but {made:,} became events and {rejected:,} were "
+                "rejected: rows are lost or doubled, which no source explains; run it anew, and "
+                "report it if it comes again"
+            )
         for split, count in report["examples"].items():
             if not count:
                 raise UserError(
@@ -145,8 +177,13 @@ class Ingest(Step):
                 )
 
     def told(self, counts: dict[str, Any]) -> list[str]:
-        read = f"{counts['rows_read']:,} rows; {split_counts(counts['examples'])}"
-        return [read, *lines(counts["rejected"])]
+        events, examples = counts["events"], counts["examples"]
+        made = split_counts(events)
+        if drawn := counts.get("negatives"):
+            made += f"; with {drawn:,} negatives: {split_counts(examples)}"
+        elif examples != events:
+            made += f"; as sequences: {split_counts(examples)}"
+        return [f"{counts['rows_read']:,} rows; {made}", *lines(counts["rejected"])]
 
 
 def example_schema(declaration: Declaration) -> pa.Schema:
@@ -204,9 +241,17 @@ def _table(batch: pa.RecordBatch) -> pa.Table:
     return pa.Table.from_batches([batch])
 
 
+def _events_of(batch: pa.RecordBatch, drawn: str | None) -> pa.RecordBatch:
+    """Examples that are events, not drawn negatives."""
+    return batch.filter(pc.equal(batch.column(drawn).flatten(), 1)) if drawn else batch
+
+
+def _count_events(batch: pa.RecordBatch, drawn: str | None) -> int:
+    return int(_events_of(batch, drawn).num_rows)
+
+
 def _interaction_rows(batch: pa.RecordBatch, split: str, drawn: str | None) -> pa.Table:
-    if drawn:
-        batch = batch.filter(pc.equal(batch.column(drawn).flatten(), 1))
+    batch = _events_of(batch, drawn)
     columns = {
         name: batch.column(key).flatten().cast(kind)
         for name, (key, kind) in _INTERACTION.items()

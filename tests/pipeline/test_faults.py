@@ -207,7 +207,8 @@ def test_rows_of_a_whole_run(tmp_path: Path) -> None:
     )
     report = json.loads((tmp_path / "out" / "ingest" / "report.json").read_text())
     rejected = {reason: count for reason, (count, _) in report["rejected"].items()}
-    assert sum(report["examples"].values()) == 300
+    assert report["events"] == report["examples"]
+    assert sum(report["events"].values()) == 300
     assert report["rows_read"] == len(rows)
     assert sum(rejected.values()) == 4
     assert lines[0].startswith("304 rows; ")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections import Counter
 from pathlib import Path
@@ -10,8 +11,11 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from apache_beam.options.pipeline_options import PipelineOptions
 
+from pipeline.ingest import Ingest
 from pipeline.negatives import Sampler
+from pipeline.workspace import Workspace
 from tests.pipeline import shop
 from tests.support import start
 from tfrec.features import SPLITS, Features
@@ -49,6 +53,19 @@ def raw(data: Path, split: str) -> list[dict[str, Any]]:
     table = pq.read_table(data.parent / "ingest" / "examples" / split)
     return [{k: v[0] if len(v) == 1 and k != "seen_item" else v for k, v in row.items()}
             for row in table.to_pylist()]  # fmt: skip
+
+
+def test_events_and_negatives_are_counted(made: tuple[Path, list[shop.Row]]) -> None:
+    data, rows = made
+    report = json.loads((data / "report.json").read_text())
+    events = report["events"]
+    assert sum(events.values()) == report["rows_read"] == len(rows)
+    assert report["negatives"] == EACH * len(rows)
+    assert report["examples"] == {split: (1 + EACH) * n for split, n in events.items()}
+    ingest = Ingest(declare("nowhere.csv"), Workspace(Path()), PipelineOptions([]))
+    assert ingest.told(report)[0].startswith(
+        "288 rows; train 216, validation 24, test 48; with 864 negatives: train 864, "
+    )
 
 
 def test_what_is_drawn(made: tuple[Path, list[shop.Row]]) -> None:

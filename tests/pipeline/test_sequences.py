@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import random
+from pathlib import Path
 
 import numpy as np
 import pytest
+from apache_beam.options.pipeline_options import PipelineOptions
 from tensorflow_metadata.proto.v0 import statistics_pb2
 
 from pipeline.declaration import TRAIN_EVENTS
+from pipeline.ingest import Ingest
+from pipeline.workspace import Workspace
 from tests.pipeline import shop
 from tests.pipeline.conftest import DataSet
 from tests.pipeline.test_leakage import transform, vocabularies
 from tfrec.features import SPLITS
+from tfrec.strict import UserError
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +67,22 @@ def test_all_training_events_are_learned_from(data_set, sequences: DataSet):
     assert sequences.features == expected
     assert sequences.features.fingerprint != events.fingerprint
     assert sequences.report["examples"] == expected.counts
+
+
+def test_no_event_is_out_of_the_counts(sequences: DataSet):
+    """The line and the report tell training events beside the examples that are made of them."""
+    report = sequences.report
+    assert report["events"] == {"train": 216, "validation": 24, "test": 48}
+    assert sum(report["events"].values()) == report["rows_read"] == len(sequences.rows)
+    ingest = Ingest(shop.declare(examples="sequences"), Workspace(Path()), PipelineOptions([]))
+    users = len(sequences.splits["train"])
+    assert ingest.told(report) == [
+        "288 rows; train 216, validation 24, test 48; "
+        f"as sequences: train {users}, validation 24, test 48"
+    ]
+    lost = {**report, "events": {**report["events"], "train": 215}}
+    with pytest.raises(UserError, match="288 rows were read, but 287 became events and 0 were"):
+        ingest.check_counts(lost)
 
 
 def test_statistics_of_all_training_events(data_set, sequences: DataSet):
