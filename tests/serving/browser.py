@@ -72,6 +72,11 @@ class Browser:
         found = until(lambda: text in (shown := self.text(selector)) and (shown,))
         return str(found[0])
 
+    def resize(self, width: int) -> None:
+        """Makes the window that wide, in pixels of CSS."""
+        size = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": False}
+        self._call("Emulation.setDeviceMetricsOverride", **size)
+
     def connect(self, online: bool) -> None:
         """Gives the page a network, or takes it away."""
         limits = {"latency": 0, "downloadThroughput": -1, "uploadThroughput": -1}
