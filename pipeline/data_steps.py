@@ -232,8 +232,10 @@ class ValidationStep(Step):
         return [validation.Anomaly("", SERVING, kind, reason, remedy)] if reason else []
 
     def refusal(self) -> str | None:
-        about = self.workspace.about(self.name)
+        about, of = (self.workspace.about(name) for name in (self.name, StatisticsStep.name))
         assert about
+        if of is None or about.inputs[StatisticsStep.name] != of.output:
+            return None  # it is of other data than there are now
         errors = about.counts["errors"]
         if not errors or self.declaration.validation.on_anomaly == "warn":
             return None

@@ -6,6 +6,8 @@ import errno
 import os
 import pickle
 import re
+import shutil
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,8 @@ from tfrec.strict import UserError
 _OF_DISKS = [
     os.strerror(number) for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 ]
+
+_LEFT = 2**20  # bytes free on a disk that is taken for full
 
 Keep = Callable[[str, beam.PCollection], None]
 
@@ -77,8 +81,21 @@ def _of_step(error: Exception, place: Path) -> Exception:
         return worker_ended()
     for reason in _OF_DISKS:
         if reason in str(error):
-            return UserError(f"{place.parent} cannot be written: {reason}")
+            return UserError(f"{_disks(place)} cannot be written: {reason}")
     return error
+
+
+def _disks(place: Path) -> str:
+    """What cannot be written: the outputs, or the folder of temporary files on another disk.
+
+    An error of a write does not name its file; a disk that is full now is the one.
+    """
+    temporary = Path(os.environ.get("TMPDIR") or tempfile.gettempdir())
+    disks = {str(place.parent): place.parent, f"{temporary} (TMPDIR)": temporary}
+    if not temporary.is_dir() or temporary.stat().st_dev == place.parent.stat().st_dev:
+        return str(place.parent)
+    full = [name for name, path in disks.items() if shutil.disk_usage(path).free < _LEFT]
+    return " or ".join(full or disks)
 
 
 def _dump(value: Any, path: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import datetime
 import json
@@ -95,15 +96,22 @@ def run(
     steps = [step for step in steps if step.name in chosen]
     for step in steps:
         step.check()
+        for name in step.heeds if only else ():
+            heeded = STEPS[names.index(name)](declaration, workspace, options)
+            if workspace.about(name) and (refusal := heeded.refusal()):
+                raise UserError(refusal)
     told = {}
     with workspace.at_work():
         for step in steps:
             clock = time.monotonic()
             state, about = _run(step, force)
-            workspace.note(state, about)
+            if refusal := step.refusal():
+                workspace.note("refused", about, error=refusal)
+            else:
+                workspace.note(state, about)
             tell(step.name, state, time.monotonic() - clock, step.told(about.counts))
             told[step.name] = about.counts
-            if refusal := step.refusal():
+            if refusal:
                 raise UserError(refusal)
     return told
 
@@ -132,7 +140,7 @@ def _run(step: Step, force: bool) -> tuple[str, About]:
             made = about(step.digest(place), counts)
             (place / ABOUT).write_text(json.dumps(dataclasses.asdict(made), indent=1) + "\n")
     except Exception as error:
-        if any(workspace.root.glob(f"*/{ABOUT}")):
+        with contextlib.suppress(OSError):  # a full disk may be what has failed
             workspace.note("failed", about("", {}), error=str(error))
         raise
     return "made", made

@@ -183,22 +183,25 @@ def analyse_whole(
     return (batches, config) | tft_beam.AnalyzeDataset(preprocessing_fn)
 
 
-def _places(batch: pa.RecordBatch, bounds: list[int]) -> np.ndarray:
-    """Which span every row is in; len(bounds) behind the last one."""
-    times = batch.column(TIME_KEY).flatten().to_numpy()
+def _times(batch: pa.RecordBatch) -> np.ndarray:
+    return batch.column(TIME_KEY).flatten().to_numpy()
+
+
+def _places(times: np.ndarray, bounds: list[int]) -> np.ndarray:
+    """Which span every time is in; len(bounds) behind the last one."""
     return np.searchsorted(np.array(bounds, np.int64), times)
 
 
 def _digests(
     batch: pa.RecordBatch, bounds: list[int], columns: list[str]
 ) -> Iterator[tuple[int, Found]]:
-    times = batch.column(TIME_KEY).flatten().to_numpy()
+    times = _times(batch)
     values = {name: batch.column(name).flatten() for name in dict.fromkeys([*columns, TIME_KEY])}
     for name, column in values.items():
         if not pa.types.is_primitive(column.type):
             values[name] = column.dictionary_encode()  # so that every text is hashed once
     rows = pd.util.hash_pandas_object(pa.table(values).to_pandas(), index=False).to_numpy()
-    places = _places(batch, bounds)
+    places = _places(times, bounds)
     for place in np.unique(places):
         here = places == place
         digest = int(rows[here].sum(dtype=np.uint64))
@@ -213,7 +216,7 @@ def _together(found: Iterable[Found]) -> Found:
 def _parts(
     batch: pa.RecordBatch, bounds: list[int], tags: list[str], wanted: set[str]
 ) -> Iterator[beam.pvalue.TaggedOutput]:
-    places = _places(batch, bounds)
+    places = _places(_times(batch), bounds)
     for place in np.unique(places):
         if tags[place] in wanted:
             rows = batch.filter(pa.array(places == place))

@@ -31,6 +31,7 @@ class Step(ABC):
 
     name: ClassVar[str]
     needs: ClassVar[tuple[str, ...]] = ()
+    heeds: ClassVar[tuple[str, ...]] = ()  # may refuse what it would be made of
     code: ClassVar[tuple[str, ...]] = DATA_CODE
     leaves: ClassVar[str | None] = None  # directory beside the outputs, for later runs to be faster
     resumes: ClassVar[bool] = False  # goes on in what a run that was ended has left

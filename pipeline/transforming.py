@@ -15,7 +15,7 @@ import tensorflow_transform as tft
 from google.protobuf import text_format
 from tensorflow_metadata.proto.v0 import statistics_pb2
 
-from pipeline.data_steps import StatisticsStep
+from pipeline.data_steps import StatisticsStep, ValidationStep
 from pipeline.description import describe
 from pipeline.events import Layout
 from pipeline.flow import Flow, raw_metadata
@@ -42,6 +42,7 @@ class Transform(Step):
 
     name = "transform"
     needs = (Ingest.name, StatisticsStep.name)
+    heeds = (ValidationStep.name,)
     leaves = "analysis"
 
     def settings(self) -> Any:

@@ -100,7 +100,7 @@ class Workspace:
         if not self.root.is_dir():
             return False
         others = [path for path in self.root.iterdir() if not path.name.endswith(MAKING)]
-        return not others or any(self.root.glob(f"*/{ABOUT}"))
+        return not others or (self.root / RECORD).is_file() or any(self.root.glob(f"*/{ABOUT}"))
 
     def directory(self, step: str) -> Path:
         """Where the output of a step is."""
@@ -144,13 +144,26 @@ class Workspace:
         """Adds a line to the record.
 
         Args:
-            state: `made`, `kept` (nothing has changed since) or `failed`.
+            state: `made`, `kept` (nothing has changed since), `refused` (it is there, and the next
+                steps may not use it) or `failed`.
             about: the step.
             more: what else there is to say.
+
+        Raises:
+            OSError: it cannot be written, and nothing of it is.
         """
         line = json.dumps({"state": state, **dataclasses.asdict(about), **more})
-        with (self.root / RECORD).open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
+        path = self.root / RECORD
+        before = path.stat().st_size if path.exists() else None
+        try:
+            with path.open("a", encoding="utf-8") as file:
+                file.write(line + "\n")
+        except OSError:
+            if before is None:
+                path.unlink(missing_ok=True)
+            else:
+                os.truncate(path, before)
+            raise
 
     def record(self) -> list[dict[str, Any]]:
         """All lines of the record, oldest first.

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import copy
 import csv
+import errno
 import json
+import os
 import re
 import resource
+import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import apache_beam as beam
@@ -24,8 +28,10 @@ from hypothesis import strategies as st
 from pipeline.checks import check
 from pipeline.declaration import Declaration
 from pipeline.events import ParseEvents
+from pipeline.graph import run_graph
 from pipeline.run import run
 from pipeline.sources import head
+from pipeline.workspace import RECORD, Workspace
 from tests.pipeline import shop
 from tfrec.strict import UserError
 
@@ -67,10 +73,10 @@ def test_a_run_that_is_killed(config: Path, tmp_path: Path) -> None:
 
 
 def test_a_disk_that_is_full(config: Path, tmp_path: Path) -> None:
-    """As the limit on a file's size, which a write fails at in the same way."""
+    """As the limit on a file's size, which a write fails at in the same way; the record's too."""
 
     def limited() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (500, 500))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (300, 300))
 
     output = tmp_path / "out"
     failed = subprocess.run(
@@ -91,7 +97,46 @@ def test_a_shard_that_is_no_parquet(tmp_path: Path) -> None:
     source = {"format": "parquet", "path": str(tmp_path / "*.parquet")}
     with pytest.raises(UserError, match=f"^{paths[1]}: cannot be read to its end "):
         shop.prepare(shop.declare(source=source), tmp_path / "out")
-    assert not (tmp_path / "out").exists()
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [RECORD]
+    (failed,) = Workspace(tmp_path / "out").record()
+    assert (failed["step"], failed["state"]) == ("ingest", "failed")
+    assert failed["error"].startswith(f"{paths[1]}: cannot be read to its end ")
+
+
+@pytest.mark.parametrize("full", ["out", "temporary"])
+def test_which_disk_is_full(full: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That of the outputs, or another one with the temporary files."""
+    disks = {name: tmp_path / name for name in ("out", "temporary")}
+    for disk in disks.values():
+        disk.mkdir()
+    monkeypatch.setenv("TMPDIR", str(disks["temporary"]))
+    stat = Path.stat
+    monkeypatch.setattr(
+        Path,
+        "stat",
+        lambda path, **options: (
+            SimpleNamespace(st_dev=-1, st_mode=stat(path).st_mode)
+            if path == disks["temporary"]
+            else stat(path, **options)
+        ),
+    )
+    free = {disks[full]: 0}
+    monkeypatch.setattr(
+        shutil, "disk_usage", lambda path: SimpleNamespace(free=free.get(path, 2**40))
+    )
+
+    def build(pipeline: beam.Pipeline, keep: Any, shared: Any) -> None:
+        del keep, shared
+        _ = pipeline | beam.Create([0]) | beam.Map(_fill)
+
+    with pytest.raises(UserError) as caught:
+        run_graph(build, PipelineOptions(["--runner=FnApiRunner"]), disks["out"] / ".ingest")
+    named = f"{disks[full]} (TMPDIR)" if full == "temporary" else str(disks[full])
+    assert str(caught.value) == f"{named} cannot be written: No space left on device"
+
+
+def _fill(_: int) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 CELLS = st.one_of(

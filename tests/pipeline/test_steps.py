@@ -173,6 +173,11 @@ def test_data_that_are_not_as_the_schema_says(made, tmp_path: Path):
     for _ in range(2):  # that it has been looked at before does not let it pass
         with pytest.raises(UserError, match=r"errors: 3.*'device' of train: 100\.00% of.*'watch'"):
             states(declaration, root, until="validation")
+        last = Workspace(root).record()[-1]
+        assert (last["step"], last["state"]) == ("validation", "refused")
+        assert "'watch'" in last["error"]
+    with pytest.raises(UserError, match="'watch'"):  # nor does a step alone go past it
+        states(declaration, root, only="transform")
     anomalies = text_format.Parse(
         (root / "validation" / "anomalies.pbtxt").read_text(), anomalies_pb2.Anomalies()
     )
@@ -330,8 +335,8 @@ def test_what_is_not_blessed_is_not_pushed(pushed):
     assert served_versions(served) == before
     last = json.loads((root / RECORD).read_text().splitlines()[-1])
     assert (last["step"], last["state"]) == ("push", "failed")
-    unknown = with_blocks(declaration, bless={"metric": "acu", "at_least": 0.1})
-    with pytest.raises(UserError, match=r"no metric 'acu' of like; did you mean 'auc'\?"):
+    unknown = with_blocks(declaration, bless={"metric": "novelty", "at_least": 0.1})
+    with pytest.raises(UserError, match=r"no metric 'novelty' of like; known: auc, "):
         states(unknown, root, until="push")
     assert states(declaration, root, until="push")["bless"] == "made"
     assert served_versions(served) == before  # it is the one that is served
