@@ -82,6 +82,10 @@ class Task:
         read = classifications if self.method == CLASSIFY else regressions
         return read(outputs, count)
 
+    def size(self, results: list[Any]) -> int:
+        """Values in results."""
+        return sum(map(len, results)) if self.method == CLASSIFY else len(results)
+
     def _check_names(self, kind: str, definition: SignatureDef) -> None:
         if INPUTS not in definition.inputs:
             message = f"No {kind} inputs found in SignatureDef: {definition}"

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
+import contextlib
 import itertools
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-import orjson
 import tensorflow as tf
 from tensorflow.core.protobuf.meta_graph_pb2 import TensorInfo
 
+from serving.deadline import NEVER, TOGETHER, Deadline
 from serving.errors import Code, ServingError, invalid
+from serving.json_document import (
+    decoded,
+    encoded,
+    is_base64,
+    json_type,
+    parse_json,
+    shown,
+    signature_of,
+)
 
 Array = np.ndarray[Any, Any]
 Format = Literal["row", "columnar"]
@@ -28,7 +35,11 @@ _INTEGERS = {
     for dtype in (tf.int8, tf.uint8, tf.int16, tf.int32, tf.int64, tf.uint32, tf.uint64)
 }
 _MAX_RANK = 63  # NumPy has 64, of which rows take one
-_MAX_SHOWN = 300
+_FEW = 16  # for which NumPy takes longer than it saves
+
+
+class _UnevenError(Exception):
+    """Lists that are no dense tensor."""
 
 
 @dataclass(frozen=True)
@@ -39,64 +50,34 @@ class PredictRequest:
     body: dict[str, Any]
 
 
-def parse_predict(body: bytes) -> PredictRequest:
+def parse_predict(body: bytes, deadline: Deadline = NEVER) -> PredictRequest:
     """Parses the body of a predict request.
+
+    Args:
+        body: as it was sent.
+        deadline: at which it ends.
 
     Raises:
         ServingError: INVALID_ARGUMENT.
+        TimeoutError: the deadline is over.
     """
-    document = parse_json(body)
+    document = parse_json(body, deadline)
     return PredictRequest(signature_of(document), document)
 
 
-def signature_of(document: dict[str, Any]) -> str:
-    """The `signature_name` of a request; empty where there is none.
-
-    Raises:
-        ServingError: INVALID_ARGUMENT.
-    """
-    signature = document.get("signature_name", "")
-    if not isinstance(signature, str):
-        raise invalid(
-            f"JSON Value: {shown(document)} not formatted correctly. "
-            "'signature_name' key must be a string value."
-        )
-    return signature
-
-
-def parse_json(body: bytes) -> dict[str, Any]:
-    """A JSON object; NaN and Infinity are accepted.
-
-    Raises:
-        ServingError: INVALID_ARGUMENT.
-    """
-    if not body:
-        raise invalid("JSON Parse error: The document is empty")
-    try:
-        try:
-            document = orjson.loads(body)
-        except orjson.JSONDecodeError:
-            # Which knows NaN; its numbers stay those of orjson.
-            document = json.loads(body, parse_int=orjson.loads, parse_float=orjson.loads)
-    except (ValueError, RecursionError) as error:
-        offset = getattr(error, "pos", 0)
-        raise invalid(f"JSON Parse error: Invalid value. at offset: {offset}") from None
-    if not isinstance(document, dict):
-        raise invalid(f"JSON Value: {shown(document)} Is not object")
-    return document
-
-
 def tensors(
-    request: PredictRequest, infos: Mapping[str, TensorInfo]
+    request: PredictRequest, infos: Mapping[str, TensorInfo], deadline: Deadline = NEVER
 ) -> tuple[dict[str, Array], Format]:
     """Tensors of a predict request.
 
     Args:
         request: parsed.
         infos: inputs of its signature.
+        deadline: at which it ends.
 
     Raises:
         ServingError: INVALID_ARGUMENT.
+        TimeoutError: the deadline is over.
     """
     body = request.body
     if "instances" in body and "inputs" in body:
@@ -114,9 +95,9 @@ def tensors(
             raise invalid(f"JSON Value: {shown(body)} Excepting 'instances' to be an list/array")
         if not instances:
             raise invalid(f"JSON Value: {shown(body)} No values in 'instances' array")
-        return _rows(instances, dtypes), "row"
+        return _rows(instances, dtypes, deadline), "row"
     if "inputs" in body:
-        return _columns(body["inputs"], dtypes), "columnar"
+        return _columns(body["inputs"], dtypes, deadline), "columnar"
     raise invalid("Missing 'inputs' or 'instances' key")
 
 
@@ -124,21 +105,21 @@ def _is_object(value: Any) -> bool:
     return isinstance(value, dict) and not is_base64(value)
 
 
-def is_base64(value: Any) -> bool:
-    """Whether a value is one of bytes."""
-    return isinstance(value, dict) and list(value) == ["b64"] and isinstance(value["b64"], str)
-
-
-def _rows(instances: list[Any], dtypes: dict[str, tf.DType]) -> dict[str, Array]:
+def _rows(
+    instances: list[Any], dtypes: dict[str, tf.DType], deadline: Deadline
+) -> dict[str, Array]:
     named = _is_object(instances[0])
     if not named and len(dtypes) > 1:
         raise invalid(
             "instances is a plain list, but expecting list of objects as multiple input tensors "
             "required as per tensorinfo_map"
         )
+    with contextlib.suppress(_UnevenError, ServingError):
+        return _even_rows(instances, named, dtypes, deadline)
     only = next(iter(dtypes))
     columns: dict[str, list[Array]] = {name: [] for name in dtypes}
-    for index, instance in enumerate(instances):
+    for index, instance in enumerate(instances):  # one by one: errors name their row
+        deadline.check()
         if named != _is_object(instance):
             expected = "object but got list" if named else "value/list but got object"
             raise invalid(f"Expecting {expected} at item {index} of input list")
@@ -147,7 +128,8 @@ def _rows(instances: list[Any], dtypes: dict[str, tf.DType]) -> dict[str, Array]
             try:
                 if name not in dtypes:
                     raise invalid(f"JSON object: does not have named input: {name}")
-                columns[name].append(_same_shape(_tensor(value, dtypes[name]), columns[name]))
+                array = _tensor(value, dtypes[name], deadline)
+                columns[name].append(_same_shape(array, columns[name]))
             except ServingError as error:
                 raise invalid(
                     f"Failed to process element: {index}{key} of 'instances' list. "
@@ -173,7 +155,7 @@ def _shape(array: Array) -> str:
     return "[" + ",".join(str(size) for size in array.shape) + "]"
 
 
-def _columns(inputs: Any, dtypes: dict[str, tf.DType]) -> dict[str, Array]:
+def _columns(inputs: Any, dtypes: dict[str, tf.DType], deadline: Deadline) -> dict[str, Array]:
     if not _is_object(inputs):
         if len(dtypes) > 1:
             raise invalid(
@@ -184,28 +166,110 @@ def _columns(inputs: Any, dtypes: dict[str, tf.DType]) -> dict[str, Array]:
     for name in dtypes:
         if name not in inputs:
             raise invalid(f"Missing named input: {name} in 'inputs' object.")
-    return {name: _tensor(inputs[name], dtype) for name, dtype in dtypes.items()}
+    return {name: _tensor(inputs[name], dtype, deadline) for name, dtype in dtypes.items()}
 
 
-def _tensor(value: Any, dtype: tf.DType) -> Array:
+def _even_rows(
+    instances: list[Any], named: bool, dtypes: dict[str, tf.DType], deadline: Deadline
+) -> dict[str, Array]:
+    """Rows as tensors, made in bulk.
+
+    Raises:
+        _UnevenError, ServingError: there is something wrong with a row.
+    """
+    columns = {next(iter(dtypes)): instances}
+    if named:
+        for start in range(0, len(instances), TOGETHER):
+            deadline.check()
+            for instance in instances[start : start + TOGETHER]:
+                if not _is_object(instance) or instance.keys() != dtypes.keys():
+                    raise _UnevenError
+        columns = {name: [instance[name] for instance in instances] for name in dtypes}
+    return {name: _even(column, dtypes[name], deadline) for name, column in columns.items()}
+
+
+def _tensor(value: Any, dtype: tf.DType, deadline: Deadline) -> Array:
     """A dense tensor of nested lists."""
-    shape: list[int] = []
-    first = value
-    while isinstance(first, list):
-        shape.append(len(first))
-        if not first:
-            break
-        first = first[0]
+    shape = _first_shape(value)
     if len(shape) > _MAX_RANK:
         raise invalid(f"Encountered lists nested deeper than {_MAX_RANK}")
-    leaves: list[Any] = []
-    _fill(value, 0, shape, dtype, leaves)
-    array = np.empty(len(leaves), object if dtype == tf.string else dtype.as_numpy_dtype)
-    array[:] = leaves
+    try:
+        return _even(value, dtype, deadline)
+    except _UnevenError:
+        _check_values(value, 0, shape, dtype, deadline)
+        raise
+
+
+def _first_shape(value: Any) -> list[int]:
+    """Sizes of the first list of each level."""
+    shape: list[int] = []
+    while isinstance(value, list):
+        shape.append(len(value))
+        if not value:
+            break
+        value = value[0]
+    return shape
+
+
+def _even(value: Any, dtype: tf.DType, deadline: Deadline) -> Array:
+    """A dense tensor of nested lists, made in bulk.
+
+    Raises:
+        _UnevenError: a list is not of the size of the first one of its level, or is none.
+        ServingError: INVALID_ARGUMENT, the first value that is not of the dtype.
+    """
+    shape = _first_shape(value)
+    if len(shape) > _MAX_RANK + 1:
+        raise _UnevenError
+    items = [value]
+    for size in shape:
+        inner: list[Any] = []
+        step = max(TOGETHER // max(size, 1), 1)
+        for start in range(0, len(items), step):
+            deadline.check()
+            lists = items[start : start + step]
+            if set(map(type, lists)) != {list} or set(map(len, lists)) != {size}:
+                raise _UnevenError
+            inner.extend(itertools.chain.from_iterable(lists))
+        items = inner
+    array = np.empty(len(items), object if dtype == tf.string else dtype.as_numpy_dtype)
+    for start in range(0, len(items), TOGETHER):
+        deadline.check()
+        array[start : start + TOGETHER] = _leaves(items[start : start + TOGETHER], dtype)
     return array.reshape(shape)
 
 
-def _fill(value: Any, level: int, shape: list[int], dtype: tf.DType, leaves: list[Any]) -> None:
+def _leaves(values: list[Any], dtype: tf.DType) -> Any:
+    """Values as `_leaf` gives each, at once where they are many and plain."""
+    kinds = set(map(type, values))
+    if list in kinds:
+        raise _UnevenError
+    if len(values) <= _FEW:
+        return [_leaf(value, dtype) for value in values]
+    if dtype in _EXACT and kinds <= {int, float}:
+        numbers = np.array(values, np.float64)
+        size = np.abs(numbers)
+        doubtful = np.isfinite(numbers) & (size >= _INFINITE[dtype])
+        if int in kinds:
+            doubtful |= size > _EXACT[dtype]
+        for index in np.flatnonzero(doubtful):
+            _leaf(values[index], dtype)
+        return numbers
+    if dtype in _INTEGERS and kinds == {int}:
+        least, most = _INTEGERS[dtype]
+        if least <= min(values) and max(values) <= most:
+            return values
+    return [_leaf(value, dtype) for value in values]
+
+
+def _check_values(
+    value: Any, level: int, shape: list[int], dtype: tf.DType, deadline: Deadline
+) -> None:
+    """Says what is wrong with the first value that does not fit, where `_even` finds that one is.
+
+    Raises:
+        ServingError: INVALID_ARGUMENT.
+    """
     rank = len(shape)
     if not isinstance(value, list):
         if level != rank:
@@ -213,7 +277,7 @@ def _fill(value: Any, level: int, shape: list[int], dtype: tf.DType, leaves: lis
                 f"JSON Value: {shown(value)} found at incorrect level: {level + 1} in the JSON "
                 f"DOM. Expected at level: {rank}"
             )
-        leaves.append(_leaf(value, dtype))
+        _leaf(value, dtype)
         return
     if level >= rank:
         raise invalid(f"Encountered list at unexpected level: {level} expected < {rank}")
@@ -222,8 +286,10 @@ def _fill(value: Any, level: int, shape: list[int], dtype: tf.DType, leaves: lis
             f"Encountered list at unexpected size: {len(value)} at level: {level} "
             f"expected size: {shape[level]}"
         )
-    for item in value:
-        _fill(item, level + 1, shape, dtype, leaves)
+    for index, item in enumerate(value):
+        if index % TOGETHER == 0:
+            deadline.check()
+        _check_values(item, level + 1, shape, dtype, deadline)
 
 
 def _leaf(value: Any, dtype: tf.DType) -> Any:
@@ -263,106 +329,3 @@ def _lossy(value: Any, dtype: tf.DType) -> ServingError:
     return invalid(
         f"Cannot convert JSON value: {shown(value)} to {target} without loss of precision."
     )
-
-
-def encoded(value: str) -> bytes:
-    """As UTF-8.
-
-    Raises:
-        ServingError: INVALID_ARGUMENT, half of a surrogate pair.
-    """
-    try:
-        return value.encode()
-    except UnicodeEncodeError:
-        raise invalid("JSON Parse error: The surrogate pair in string is invalid.") from None
-
-
-def decoded(value: dict[str, Any]) -> bytes:
-    """Bytes of base64.
-
-    Raises:
-        ServingError: INVALID_ARGUMENT, it is no base64.
-    """
-    if not is_base64(value):
-        raise invalid(f"JSON Value: {shown(value)} not formatted correctly for base64 data")
-    try:
-        text = "".join(value["b64"].split())
-        return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
-    except (binascii.Error, ValueError):
-        raise invalid("Unable to base64 decode") from None
-
-
-def json_type(value: Any) -> str:
-    """What errors call the type of a value."""
-    if value is None:
-        return "Null"
-    if isinstance(value, bool):
-        return str(value)
-    names: dict[type, str] = {dict: "Object", list: "Array", str: "String"}
-    return names.get(type(value), "Number")
-
-
-def shown(value: Any) -> str:
-    """As JSON, but of a large value only the start."""
-    pieces = json.JSONEncoder(indent=4, ensure_ascii=False).iterencode(value)
-    text = "".join(itertools.islice(pieces, _MAX_SHOWN + 1))
-    return text if len(text) <= _MAX_SHOWN else text[:_MAX_SHOWN] + "..."
-
-
-def response(outputs: dict[str, Array], form: Format) -> bytes:
-    """Body of the reply: `predictions` for rows, `outputs` for columns.
-
-    Raises:
-        ServingError: INVALID_ARGUMENT, where outputs cannot be told apart by rows.
-    """
-    if not outputs:
-        raise invalid("Cannot convert empty tensor map to JSON")
-    values = {name: _values(name, array) for name, array in outputs.items()}
-    if form == "columnar":
-        body = {"outputs": values if len(values) > 1 else next(iter(values.values()))}
-        return _dumped(body, outputs)
-    size = None
-    for name, array in outputs.items():
-        if array.ndim == 0:
-            raise invalid(f"Tensor name: {name} has no shape information ")
-        if size not in (None, len(array)):
-            raise invalid(
-                f"Tensor name: {name} has inconsistent batch size: {len(array)} "
-                f"expecting batch size: {size}"
-            )
-        size = len(array)
-    if len(values) == 1:
-        return _dumped({"predictions": next(iter(values.values()))}, outputs)
-    rows = [dict(zip(values, row, strict=True)) for row in zip(*values.values(), strict=True)]
-    return _dumped({"predictions": rows}, outputs)
-
-
-def _values(name: str, array: Array) -> Any:
-    if array.dtype.kind in "OS":
-        if name.endswith("_bytes"):
-            return _mapped(array.tolist(), lambda item: {"b64": base64.b64encode(item).decode()})
-        try:
-            return _mapped(array.tolist(), bytes.decode)
-        except UnicodeDecodeError:
-            raise invalid(
-                f"Tensor name: {name} is not UTF-8; bytes need a name that ends in _bytes"
-            ) from None
-    if array.dtype.kind not in "biuf":
-        raise invalid(f"Failed to write JSON value for tensor type: {array.dtype}")
-    if array.dtype == np.float32:
-        # The shortest decimal that is this float32, not the float64 it would become.
-        return _mapped(array.tolist(), lambda item: float(str(np.float32(item))))
-    return array.tolist()
-
-
-def _mapped(value: Any, function: Any) -> Any:
-    if isinstance(value, list):
-        return [_mapped(item, function) for item in value]
-    return function(value)
-
-
-def _dumped(body: dict[str, Any], outputs: dict[str, Array]) -> bytes:
-    floats = (array for array in outputs.values() if array.dtype.kind == "f")
-    if all(np.isfinite(array).all() for array in floats):
-        return orjson.dumps(body)
-    return json.dumps(body).encode()  # which writes NaN and Infinity as TF Serving does

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,11 +15,12 @@ from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2
 from tensorflow_serving.apis.model_pb2 import ModelSpec
 
 from serving import inference
+from serving.deadline import Deadline
 from serving.errors import Code, ServingError, invalid
 from serving.inference import Arrays, Task
 from serving.models import Models
 from serving.monitoring import Metrics
-from serving.runner import Runner
+from serving.runner import SMALL_REPLY, Runner, values_of
 from serving.servable import Servable
 
 
@@ -60,9 +62,9 @@ class Requests:
         servable: Servable,
         tasks: list[Task],
         examples: np.ndarray[Any, Any],
-        timeout: float | None,
+        deadline: Deadline,
     ) -> list[list[Any]]:
-        """What each task says of serialized examples, (n,); otherwise as `predict`."""
+        """What each task says of serialized examples, (n,), by a deadline; otherwise as `predict`."""
         check = servable.loading.check_methods
         signatures = [task.signature(servable.signature_defs, check) for task in tasks]
         tensors = {servable.signature_defs[s].inputs[inference.INPUTS].name for s in signatures}
@@ -72,8 +74,10 @@ class Requests:
         results = []
         for task, signature in zip(tasks, signatures, strict=True):
             inputs = {inference.INPUTS: examples}
-            outputs = await self.predict(name, servable, signature, inputs, timeout)
-            results.append(task.results(outputs, len(examples)))
+            outputs = await self.predict(name, servable, signature, inputs, deadline.left())
+            read = functools.partial(task.results, outputs, len(examples))
+            small = values_of(outputs.values()) <= SMALL_REPLY
+            results.append(await self.runner.convert(read, deadline, small))
         return results
 
     def metadata(self, spec: ModelSpec) -> get_model_metadata_pb2.GetModelMetadataResponse:

@@ -8,7 +8,7 @@ import json
 import logging
 import re
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import unquote
 
 from aiohttp import web
@@ -16,9 +16,11 @@ from google.protobuf import json_format
 from tensorflow_serving.apis import get_model_metadata_pb2
 from tensorflow_serving.apis.model_pb2 import ModelSpec
 
-from serving import inference, json_examples, json_tensor
+from serving import inference, json_answer, json_examples, json_tensor
+from serving.deadline import Deadline
 from serving.errors import Code, ServingError, invalid
 from serving.requests import Requests
+from serving.runner import SMALL_REPLY, SMALL_REQUEST, values_of
 from serving.versions import MAX_VERSION
 
 _VERSION = r"(?:/(?:versions/(?P<version>[0-9]+)|labels/(?P<label>[^/:]+)))?"
@@ -31,11 +33,11 @@ MAX_BODY = inference.MAX_BYTES
 MAX_BODIES = 16 * MAX_BODY  # of all requests together, so that many large ones cannot take all
 LINGERING_SECONDS = 2  # in which the rest of a refused body is read, so that its client sees why
 IDLE_SECONDS = 75  # of a connection without a request, or with half of one's headers
-SMALL_BODY = 64 * 2**10  # parsed in less time than a thread's turn takes
 
 log = logging.getLogger("serving")
 
 Handler = Callable[[web.Request], Coroutine[Any, Any, web.Response]]
+T = TypeVar("T")
 
 
 def application(
@@ -118,6 +120,7 @@ class _Api:
         return web.Response(text=self.requests.metrics.text())
 
     async def _answer(self, request: web.Request, path: str) -> bytes:
+        deadline = Deadline(self.timeout)
         malformed = invalid(f"Malformed request: {request.method} {path}")
         call = _CALL.fullmatch(path)
         if request.method == "POST" and call:
@@ -127,8 +130,8 @@ class _Api:
             async with self._body(request) as body:
                 with self.requests.counted(spec.name, verb, "REST"):
                     if verb == "predict":
-                        return await self._predict(spec, body)
-                    return await self._infer(spec, verb, body)
+                        return await self._predict(spec, body, deadline)
+                    return await self._infer(spec, verb, body, deadline)
         get = _GET.fullmatch(path)
         if request.method == "GET" and get:
             if not get["name"]:
@@ -155,34 +158,45 @@ class _Api:
         finally:
             self._held -= len(body)
 
-    async def _predict(self, spec: ModelSpec, body: bytes) -> bytes:
-        request = await self._parsed(body, json_tensor.parse_predict)
+    async def _predict(self, spec: ModelSpec, body: bytes, deadline: Deadline) -> bytes:
+        def read(function: Callable[[], T]) -> Coroutine[Any, Any, T]:
+            return self.requests.runner.convert(function, deadline, len(body) <= SMALL_REQUEST)
+
+        request = await read(lambda: json_tensor.parse_predict(body, deadline))
         _, servable = self.requests.models.get(spec)
         signature = request.signature or inference.DEFAULT_SIGNATURE
         if signature not in servable.signature_defs:
             raise invalid(f'Serving signature name: "{signature}" not found in signature def')
         infos = servable.signature_defs[signature].inputs
-        inputs, form = await self._parsed(body, lambda _: json_tensor.tensors(request, infos))
-        outputs = await self.requests.predict(spec.name, servable, signature, inputs, self.timeout)
-        return await self._parsed(body, lambda _: json_tensor.response(outputs, form))
+        inputs, form = await read(lambda: json_tensor.tensors(request, infos, deadline))
+        outputs = await self.requests.predict(
+            spec.name, servable, signature, inputs, deadline.left()
+        )
+        return await self.requests.runner.convert(
+            lambda: json_answer.response(outputs, form, deadline),
+            deadline,
+            values_of(outputs.values()) <= SMALL_REPLY,
+        )
 
-    async def _infer(self, spec: ModelSpec, verb: str, body: bytes) -> bytes:
-        signature, examples = await self._parsed(body, json_examples.parse_examples)
+    async def _infer(self, spec: ModelSpec, verb: str, body: bytes, deadline: Deadline) -> bytes:
+        convert = self.requests.runner.convert
+        signature, examples = await convert(
+            lambda: json_examples.parse_examples(body, deadline),
+            deadline,
+            len(body) <= SMALL_REQUEST,
+        )
         method = inference.CLASSIFY if verb == "classify" else inference.REGRESS
         task = inference.Task(signature, method)
         given = inference.serialized(examples)
         _, servable = self.requests.models.get(spec)
-        (results,) = await self.requests.infer(spec.name, servable, [task], given, self.timeout)
-        if verb == "classify":
-            return json_examples.classify_response(results)
-        return json_examples.regress_response(results)
-
-    async def _parsed(self, body: bytes, function: Callable[[bytes], Any]) -> Any:
-        """What a function says of a body; in a thread where that holds up other requests."""
-        if len(body) <= SMALL_BODY:
-            return function(body)
-        threads = self.requests.runner.threads
-        return await asyncio.get_running_loop().run_in_executor(threads, function, body)
+        (results,) = await self.requests.infer(spec.name, servable, [task], given, deadline)
+        write = (
+            json_examples.classify_response
+            if verb == "classify"
+            else json_examples.regress_response
+        )
+        small = task.size(results) <= SMALL_REPLY
+        return await convert(lambda: write(results, deadline), deadline, small)
 
 
 def _spec(match: re.Match[str]) -> ModelSpec:

@@ -26,9 +26,11 @@ from tensorflow_serving.apis import (
 from tensorflow_serving.apis.model_pb2 import ModelSpec
 
 from serving import inference, tensor_proto
+from serving.deadline import Deadline
 from serving.errors import ServingError, invalid
 from serving.health import Health
 from serving.requests import Requests
+from serving.runner import SMALL_REPLY, SMALL_REQUEST, values_of
 
 log = logging.getLogger("serving")
 
@@ -136,41 +138,42 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
         version, servable = self.requests.models.get(spec)
         signature = spec.signature_name or inference.DEFAULT_SIGNATURE
         wanted = _filtered(list(request.output_filter), servable.definition(signature))
-        inputs = tensor_proto.arrays(request.inputs)
-        outputs = await self.requests.predict(spec.name, servable, signature, inputs, timeout)
-        response = predict_pb2.PredictResponse(model_spec=_resolved(spec.name, signature, version))
-        for name in wanted:
-            response.outputs[name].CopyFrom(tensor_proto.tensor(outputs[name]))
-        return response
+        deadline, convert = Deadline(timeout), self.requests.runner.convert
+        inputs = await convert(
+            lambda: tensor_proto.arrays(request.inputs, deadline),
+            deadline,
+            request.ByteSize() <= SMALL_REQUEST,
+        )
+        outputs = await self.requests.predict(
+            spec.name, servable, signature, inputs, deadline.left()
+        )
+
+        def response() -> predict_pb2.PredictResponse:
+            result = predict_pb2.PredictResponse(
+                model_spec=_resolved(spec.name, signature, version)
+            )
+            for name in wanted:
+                result.outputs[name].CopyFrom(tensor_proto.tensor(outputs[name], deadline))
+            return result
+
+        small = values_of(outputs[name] for name in wanted) <= SMALL_REPLY
+        return await convert(response, deadline, small)
 
     async def _infer(self, spec: ModelSpec, request: Any, timeout: float) -> Any:
         version, servable = self.requests.models.get(spec)
         tasks = inference.tasks(request)
-        examples = inference.examples(request.input)
-        results = await self.requests.infer(spec.name, servable, tasks, examples, timeout)
-        if isinstance(request, classification_pb2.ClassificationRequest):
-            response: Any = classification_pb2.ClassificationResponse()
-        elif isinstance(request, regression_pb2.RegressionRequest):
-            response = regression_pb2.RegressionResponse()
-        else:
-            response = inference_pb2.MultiInferenceResponse()
-        for task, found in zip(tasks, results, strict=True):
-            resolved = _resolved(spec.name, task.name or inference.DEFAULT_SIGNATURE, version)
-            if isinstance(response, inference_pb2.MultiInferenceResponse):
-                entry = response.results.add(model_spec=resolved)
-                classified, regressed = entry.classification_result, entry.regression_result
-            else:
-                response.model_spec.CopyFrom(resolved)
-                classified = regressed = response.result
-            if task.method == inference.CLASSIFY:
-                for row in found:
-                    classes = classified.classifications.add().classes
-                    for label, score in row:
-                        classes.add(label=label.decode(errors="replace"), score=score)
-            else:
-                for value in found:
-                    regressed.regressions.add(value=value)
-        return response
+        deadline, convert = Deadline(timeout), self.requests.runner.convert
+        examples = await convert(
+            lambda: inference.examples(request.input),
+            deadline,
+            request.ByteSize() <= SMALL_REQUEST,
+        )
+        results = await self.requests.infer(spec.name, servable, tasks, examples, deadline)
+        return await convert(
+            lambda: _inferred(spec.name, version, request, tasks, results),
+            deadline,
+            sum(map(inference.Task.size, tasks, results)) <= SMALL_REPLY,
+        )
 
     async def _metadata(self, request: Any) -> get_model_metadata_pb2.GetModelMetadataResponse:
         spec = _spec(request)
@@ -226,6 +229,35 @@ def _spec(request: Any) -> ModelSpec:
 
 def _resolved(name: str, signature: str, version: int) -> ModelSpec:
     return ModelSpec(name=name, signature_name=signature, version={"value": version})
+
+
+def _inferred(
+    model: str, version: int, request: Any, tasks: list[inference.Task], results: list[list[Any]]
+) -> Any:
+    """The reply to Classify, Regress or MultiInference."""
+    if isinstance(request, classification_pb2.ClassificationRequest):
+        response: Any = classification_pb2.ClassificationResponse()
+    elif isinstance(request, regression_pb2.RegressionRequest):
+        response = regression_pb2.RegressionResponse()
+    else:
+        response = inference_pb2.MultiInferenceResponse()
+    for task, found in zip(tasks, results, strict=True):
+        resolved = _resolved(model, task.name or inference.DEFAULT_SIGNATURE, version)
+        if isinstance(response, inference_pb2.MultiInferenceResponse):
+            entry = response.results.add(model_spec=resolved)
+            classified, regressed = entry.classification_result, entry.regression_result
+        else:
+            response.model_spec.CopyFrom(resolved)
+            classified = regressed = response.result
+        if task.method == inference.CLASSIFY:
+            for row in found:
+                classes = classified.classifications.add().classes
+                for label, score in row:
+                    classes.add(label=label.decode(errors="replace"), score=score)
+        else:
+            for value in found:
+                regressed.regressions.add(value=value)
+    return response
 
 
 def _filtered(names: list[str], definition: Any) -> list[str]:

@@ -5,13 +5,36 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+import numpy as np
 
 from serving.batching import Batcher, BatchingParameters
+from serving.deadline import Deadline
 from serving.errors import Code, ServingError
 from serving.inference import Arrays
 from serving.monitoring import Metrics
 from serving.servable import Servable
+
+_CONVERTERS = 2  # one that is long leaves a thread to the others; Python runs one at a time
+
+# Up to here the event loop converts in less time, about a millisecond, than a thread's turn takes.
+SMALL_REQUEST = 2**14  # bytes
+SMALL_REPLY = 2**11  # values
+
+T = TypeVar("T")
+
+
+def values_of(arrays: Iterable[np.ndarray[Any, Any]]) -> int:
+    """How much there is to convert: values, and bytes of strings as eight a value."""
+    count = 0
+    for array in arrays:
+        count += array.size
+        if array.dtype == object and count <= SMALL_REPLY:
+            count += sum(map(len, array.flat)) // 8
+    return count
 
 
 class Runner:
@@ -29,6 +52,7 @@ class Runner:
         self.metrics, self.limit = metrics, limit
         self.batcher = Batcher(batching) if batching else None
         self.threads = ThreadPoolExecutor(os.cpu_count(), "run")
+        self.converters = ThreadPoolExecutor(_CONVERTERS, "convert")
         self._inside = 0
 
     async def run(
@@ -47,21 +71,18 @@ class Runner:
             ServingError: DEADLINE_EXCEEDED; UNAVAILABLE, too many requests are waiting; or the
                 model's own error.
         """
-        if self._inside >= self.limit:
-            raise ServingError(
-                Code.UNAVAILABLE, f"More than {self.limit} requests at a time; try again later"
-            )
-        self._inside += 1
+        self._enter()
         start, waiting = time.perf_counter(), [inputs]
 
         def run() -> Arrays:
             left = None if timeout is None else timeout - (time.perf_counter() - start)
             return servable.run(signature, waiting.pop(), left)
 
+        by_row = signature in servable.batchable and all(map(len, inputs.values()))
+        del inputs  # which errors would keep, that the thread's queue keeps
         try:
-            by_row = signature in servable.batchable and all(map(len, inputs.values()))
             if self.batcher and by_row:
-                work = self.batcher.run(servable, signature, inputs, timeout)
+                work = self.batcher.run(servable, signature, waiting.pop(), timeout)
             else:
                 # The run ends a little after its client's patience, and only then frees a thread.
                 work = asyncio.get_running_loop().run_in_executor(self.threads, run)
@@ -72,3 +93,42 @@ class Runner:
             self._inside -= 1
             waiting.clear()  # what is given up waits on for its thread, and should take no memory
             self.metrics.ran(label, time.perf_counter() - start)
+
+    async def convert(self, function: Callable[[], T], deadline: Deadline, small: bool) -> T:
+        """What a function makes of a request's values, or of a reply's.
+
+        Args:
+            function: that looks at the deadline now and then.
+            deadline: of the request.
+            small: whether it is done sooner than a thread would have its turn.
+
+        Raises:
+            ServingError: DEADLINE_EXCEEDED; UNAVAILABLE, too many requests are waiting; or the
+                function's own error.
+        """
+        if small:
+            return function()
+        # As a run counts only until it ends, the reply after it always finds its place free.
+        self._enter()
+        waiting = [function]
+        try:
+            async with asyncio.timeout(deadline.left()):
+                return await asyncio.get_running_loop().run_in_executor(
+                    self.converters, lambda: waiting.pop()()
+                )
+        except asyncio.CancelledError:
+            deadline.give_up()
+            raise
+        except TimeoutError:
+            deadline.give_up()
+            raise ServingError(Code.DEADLINE_EXCEEDED, "Deadline exceeded") from None
+        finally:
+            self._inside -= 1
+            waiting.clear()
+
+    def _enter(self) -> None:
+        if self._inside >= self.limit:
+            raise ServingError(
+                Code.UNAVAILABLE, f"More than {self.limit} requests at a time; try again later"
+            )
+        self._inside += 1

@@ -11,6 +11,7 @@ import tensorflow as tf
 from tensorflow.core.framework import tensor_pb2
 
 from serving import inference
+from serving.deadline import NEVER, TOGETHER, Deadline
 from serving.errors import invalid
 from serving.inference import Arrays
 
@@ -41,14 +42,16 @@ _KINDS = {
 _OBJECT = np.dtype(object)
 
 
-def arrays(tensors: Mapping[str, tensor_pb2.TensorProto]) -> Arrays:
+def arrays(tensors: Mapping[str, tensor_pb2.TensorProto], deadline: Deadline = NEVER) -> Arrays:
     """Arrays of a request's tensors.
 
     Args:
         tensors: by name.
+        deadline: at which it ends.
 
     Raises:
         ServingError: INVALID_ARGUMENT, no valid tensors, or of more than `inference.MAX_BYTES`.
+        TimeoutError: the deadline is over.
     """
     left, found = inference.MAX_BYTES, {}
     for name, tensor in tensors.items():
@@ -63,17 +66,24 @@ def arrays(tensors: Mapping[str, tensor_pb2.TensorProto]) -> Arrays:
                 f"tensor parsing error: {name} is larger than {inference.MAX_BYTES} bytes"
             )
         try:
-            found[name] = _array(tensor, sizes)
+            found[name] = _array(tensor, sizes, deadline)
+        except KeyError:
+            kind = tf.dtypes.as_dtype(tensor.dtype).name
+            raise invalid(f"input {name}: values of type {kind} cannot be sent") from None
         except (TypeError, ValueError, OverflowError) as error:
             raise invalid(f"input {name}: {str(error).splitlines()[0]}") from None
     return found
 
 
-def tensor(array: np.ndarray[Any, Any]) -> tensor_pb2.TensorProto:
+def tensor(array: np.ndarray[Any, Any], deadline: Deadline = NEVER) -> tensor_pb2.TensorProto:
     """With the values in the field of their type, where clients of TF Serving look for them.
 
     Args:
         array: of numbers, or of objects that are bytes.
+        deadline: at which it ends.
+
+    Raises:
+        TimeoutError: the deadline is over.
     """
     dtype = tf.string if array.dtype.kind == "O" else tf.dtypes.as_dtype(array.dtype)
     kind = _KINDS.get(dtype.as_datatype_enum)
@@ -82,7 +92,10 @@ def tensor(array: np.ndarray[Any, Any]) -> tensor_pb2.TensorProto:
     result = tensor_pb2.TensorProto(dtype=dtype.as_datatype_enum)
     for size in array.shape:
         result.tensor_shape.dim.add(size=size)
-    getattr(result, kind.field).extend(array.ravel().tolist())
+    values, flat = getattr(result, kind.field), array.ravel()
+    for start in range(0, flat.size, TOGETHER):
+        deadline.check()
+        values.extend(flat[start : start + TOGETHER].tolist())
     return result
 
 
@@ -95,19 +108,23 @@ def _bytes_of(dtype: int) -> int:
         return 8
 
 
-def _array(tensor: tensor_pb2.TensorProto, sizes: list[int]) -> np.ndarray[Any, Any]:
+def _array(
+    tensor: tensor_pb2.TensorProto, sizes: list[int], deadline: Deadline
+) -> np.ndarray[Any, Any]:
     """What `tf.make_ndarray` gives, in a third of the time where there is a value per element."""
     kind = _KINDS.get(tensor.dtype)
     if kind is None:
         return tf.make_ndarray(tensor)
     values = getattr(tensor, kind.field)
     if kind.numpy != _OBJECT and tensor.tensor_content:
-        array = np.frombuffer(tensor.tensor_content, kind.numpy)
-    elif len(values) != prod(sizes):  # the last one stands for those that are left out
+        return np.frombuffer(tensor.tensor_content, kind.numpy).reshape(sizes)
+    missing = prod(sizes) - len(values)
+    if missing and not values:
         return tf.make_ndarray(tensor)
-    elif kind.numpy == _OBJECT:
-        array = np.empty(len(values), object)
-        array[:] = values
-    else:
-        array = np.array(values, kind.numpy)
+    array = np.empty(len(values), kind.numpy)
+    for start in range(0, len(values), TOGETHER):
+        deadline.check()
+        array[start : start + TOGETHER] = values[start : start + TOGETHER]
+    if missing > 0:  # the last one stands for those that are left out
+        array = np.concatenate([array, np.repeat(array[-1:], missing)])
     return array.reshape(sizes)
