@@ -188,12 +188,18 @@ def _answer_batch(batch: list[tuple[int, Any]], answer: Answer) -> None:
 def _print(value: Any) -> None:
     import orjson
 
-    click.echo(orjson.dumps(value, _binary, orjson.OPT_SERIALIZE_NUMPY))
+    text = orjson.dumps(value, _plain, orjson.OPT_SERIALIZE_NUMPY)
+    if b"null" in text:  # so orjson writes NaN and infinities; json does as TF Serving
+        text = json.dumps(value, default=_plain, ensure_ascii=False, separators=(",", ":")).encode()
+    click.echo(text)
 
 
-def _binary(value: bytes) -> dict[str, str]:
-    """As TF Serving's JSON has what is no text."""
-    return {"b64": base64.b64encode(value).decode()}
+def _plain(value: Any) -> Any:
+    """What JSON has for bytes, as TF Serving writes them, and for vectors."""
+    if isinstance(value, bytes):
+        return {"b64": base64.b64encode(value).decode()}
+    # By way of text, as a float32 has fewer digits than the same number has as Python's float.
+    return value.astype(str).astype(float).tolist() if value.dtype.kind == "f" else value.tolist()
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -63,6 +64,18 @@ def test_another_signature(server: Server) -> None:
     arguments = ("predict", "--signature=two")
     answers = asked(server, *arguments, text=[{"pair": [0.1, 0.2], "name": "a"}])
     assert answers == [{"greeting": "hello a", "total": 0.3}]
+
+
+@pytest.mark.parametrize("api", APIS)
+def test_numbers_that_json_lacks_are_printed_as_the_server_writes_them(
+    recommender: Server, api: str
+) -> None:
+    row = {**ROW, "liked": ["x"], "liked_price": [math.nan], "place": [-math.inf, 1.0]}
+    done = run(f"--address={address(recommender, api)}", "--model=model", f"--api={api}", "predict",
+               text=lines([row]))  # fmt: skip
+    assert '"score":NaN' in done.stdout
+    assert '"vectors":[-Infinity,0.1]' in done.stdout
+    assert json.loads(done.stdout)["raw_bytes"] == BINARY
 
 
 @pytest.mark.parametrize("api", APIS)
