@@ -13,10 +13,12 @@ from aiohttp.test_utils import TestClient, TestServer
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
 from serving import rest, rpc
+from serving.errors import Code, ServingError
 from serving.models import Models, single
 from serving.monitoring import Metrics
 from serving.requests import Requests
 from serving.runner import Runner
+from serving.servable import Servable
 from tests.serving.saved_models import predict_request
 
 
@@ -87,3 +89,37 @@ def test_internal_errors_of_grpc(broken: Requests, caplog: pytest.LogCaptureFixt
     request = predict_request({"x": np.zeros(1, np.float32)})
     assert predict(broken, request) == (grpc.StatusCode.INTERNAL, "Internal error")
     assert "cannot schedule new futures" in caplog.text
+
+
+# Those that TF Serving has a status for; all others are 500.
+STATUSES = {
+    grpc.StatusCode.INVALID_ARGUMENT: 400,
+    grpc.StatusCode.FAILED_PRECONDITION: 400,
+    grpc.StatusCode.OUT_OF_RANGE: 400,
+    grpc.StatusCode.UNAUTHENTICATED: 401,
+    grpc.StatusCode.PERMISSION_DENIED: 403,
+    grpc.StatusCode.NOT_FOUND: 404,
+    grpc.StatusCode.ALREADY_EXISTS: 409,
+    grpc.StatusCode.ABORTED: 409,
+    grpc.StatusCode.RESOURCE_EXHAUSTED: 429,
+    grpc.StatusCode.CANCELLED: 499,
+    grpc.StatusCode.UNIMPLEMENTED: 501,
+    grpc.StatusCode.UNAVAILABLE: 503,
+    grpc.StatusCode.DEADLINE_EXCEEDED: 504,
+}
+
+
+@pytest.mark.parametrize("code", [code for code in grpc.StatusCode if code.value[0]])
+def test_every_code_has_its_http_status(
+    requests: Requests, monkeypatch: pytest.MonkeyPatch, code: grpc.StatusCode
+) -> None:
+    """A model's own error is the client's, over both APIs."""
+
+    def fail(*_: Any) -> Any:
+        raise ServingError(Code(code.value[0]), "of the model")
+
+    monkeypatch.setattr(Servable, "run", fail)
+    expected = (STATUSES.get(code, 500), {"error": "of the model"})
+    assert post(requests, 30, {"instances": [1.0]}) == expected
+    request = predict_request({"x": np.ones(1, np.float32)})
+    assert predict(requests, request) == (code, "of the model")
