@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gzip
+import http.client
 import json
+import re
 import socket
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -65,6 +67,17 @@ def test_numbers_that_json_lacks(server: Address) -> None:
     status, body = server.predict(b'{"instances": [NaN, -Infinity]}')
     assert status == 200
     assert str(body) == "{'predictions': [nan, -inf]}"
+    status, body = server.predict(b'{"instances": [Inf, -Inf, -NaN]}')
+    assert (status, str(body)) == (200, "{'predictions': [inf, -inf, nan]}")
+
+
+def test_digits_of_floats(server: Address) -> None:
+    """Six where they are enough, or nine."""
+    connection = http.client.HTTPConnection(server.rest)
+    connection.request("POST", f"{MODEL}:predict", b'{"inputs": [17999996.0, 4, 0.2, 0.6666667]}')
+    text = connection.getresponse().read().decode()
+    connection.close()
+    assert re.findall(r"[-+.e\d]+", text.partition("[")[2]) == ["9e+06", "4.0", "2.1", "2.33333325"]
 
 
 def test_two_inputs_and_two_outputs(server: Address) -> None:
