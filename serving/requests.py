@@ -64,7 +64,7 @@ class Requests:
         examples: np.ndarray[Any, Any],
         deadline: Deadline,
     ) -> list[list[Any]]:
-        """What each task says of serialized examples, (n,), by a deadline; otherwise as `predict`."""
+        """What each task says of serialized examples (n,) by a deadline; otherwise as `predict`."""
         check = servable.loading.check_methods
         signatures = [task.signature(servable.signature_defs, check) for task in tasks]
         tensors = {servable.signature_defs[s].inputs[inference.INPUTS].name for s in signatures}
