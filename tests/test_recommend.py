@@ -19,6 +19,7 @@ from serving.replay import replay
 from tests.test_export import sample
 from tfrec import catalogue, evaluate
 from tfrec.features import Features
+from tfrec.figures import Report
 from tfrec.recommend import main
 from tfrec.recommending import item_columns
 from tfrec.runs import Run
@@ -182,6 +183,24 @@ def test_two_stages_rank_what_the_first_one_finds(
             answer["retrieval_scores"][row], both[:, 1], rtol=1e-4, atol=1e-6
         )
         assert (np.diff(answer["scores"][row]) <= 0).all()
+
+
+def test_two_stages_are_measured_as_they_are_served(
+    shop: Path, runs: dict[str, Path], tmp_path: Path
+) -> None:
+    """The second stage orders the candidates of the first, and finds no others."""
+    found = {}
+    for model in ("mf", "both"):
+        served = ["--export", runs[model] / "export", "--data", shop]
+        output = tmp_path / f"{model}.json"
+        done = CliRunner().invoke(evaluate.main, [*map(str, served), "--output", str(output)])
+        assert done.exit_code == 0, done.output
+        found[model] = Report.load(output)
+    assert found["mf"].digest == found["both"].digest
+    first, both = (report.records[0]["metrics"] for report in found.values())
+    for name in ("hr@20", "recall@20", "coverage@20", "novelty@20", "popularity_lift@20"):
+        assert both[name] == pytest.approx(first[name]), name
+    assert both["ndcg@20"] != pytest.approx(first["ndcg@20"])
 
 
 @pytest.mark.parametrize("model", ["mf", "both"])

@@ -90,6 +90,17 @@ def test_lists_by_hand() -> None:
     assert means["popularity_lift@2"] == pytest.approx((6 + 4.5) / (1.5 + 4))
 
 
+def test_lists_that_end_early_are_of_the_items_that_they_have() -> None:
+    ranks = Ranks([2], np.array([8, 4, 2, 1, 1]))
+    found, targets = np.array([[2, 0], [0, 0]]), [ids(3), ids(2)]
+    ranks.add_users(found, np.array([4, 4]), targets, np.array([0, 0]))
+    means = ranks.means()
+    assert means["coverage@2"] == 1 / 5
+    assert means["novelty@2"] == 2  # a quarter of the events
+    assert means["popularity_lift@2"] == pytest.approx(4 / (2 + 4))
+    assert means["hr@2"] == 0
+
+
 def test_resampled_users_count_as_often_as_they_are_drawn() -> None:
     rng = np.random.default_rng(0)
     drawn = rng.integers(0, 3, (30, 4))

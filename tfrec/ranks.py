@@ -57,7 +57,7 @@ class Ranks:
         """Adds users, of all whose candidates are ranked.
 
         Args:
-            found: (users, K) best ids, the best first.
+            found: (users, K) best ids, the best first; 0 where a list has no item.
             ahead: (users,) how many items come before the user's first target.
             targets: known ids, by user.
             unknown: (users,) how many more targets there are.
@@ -86,9 +86,14 @@ class Ranks:
         taken = np.array([counts[t - 1].mean() if len(t) else 0.0 for t in targets])
         values = {"taken": taken}
         for k, covered in self.covered.items():
-            covered[found[:, :k]] = True
-            values[f"novelty@{k}"] = surprise[found[:, :k] - 1].mean(axis=1)
-            values[f"popular@{k}"] = counts[found[:, :k] - 1].mean(axis=1) * (taken > 0)
+            first = found[:, :k]
+            covered[first] = True
+            real = first > 0
+            items = np.maximum(real.sum(axis=1), 1)
+            values[f"novelty@{k}"] = (surprise[first - 1] * real).sum(axis=1) / items
+            popular = (counts[first - 1] * real).sum(axis=1) / items
+            values[f"popular@{k}"] = popular * (taken > 0)
+            values[f"listed@{k}"] = real.any(axis=1)
         return values
 
     def add_targets(
@@ -135,7 +140,7 @@ class Ranks:
         with np.errstate(invalid="ignore", divide="ignore"):
             found = {name: self.sums[name] / self.count for name in (*names, "mrr")}
             for k in self.covered:
-                found[f"novelty@{k}"] = self.sums[f"novelty@{k}"] / self.count
+                found[f"novelty@{k}"] = self.sums[f"novelty@{k}"] / self.sums[f"listed@{k}"]
                 lift = self.sums[f"popular@{k}"] / self.sums["taken"]
                 found[f"popularity_lift@{k}"] = lift
         return found

@@ -56,6 +56,7 @@ def export_two_stages(
         root = TwoStages(retrieval, ranking, candidates, Path(files))
         logs = root.warm_up(output.resolve().parent.name)
         extra = save(place, version, root, root.functions, logs)
+        retrieval.features.save(extra)  # whose label tells what is worth being recommended
         demo.write(extra, (retrieval, ranking), root.retriever.keys.numpy())
     return version
 

@@ -16,6 +16,7 @@ from tfrec.baselines import BATCH_SIZE
 from tfrec.data import load_transform, pad
 from tfrec.export import newest_version
 from tfrec.features import (
+    FILE_NAME,
     ITEM_KEY,
     LABEL_PREFIX,
     TIME_KEY,
@@ -55,6 +56,8 @@ class ServedEvaluator(Measuring):
         version = export if (export / "saved_model.pb").is_file() else newest_version(export)
         if version is None or not (version / "saved_model.pb").is_file():
             raise UserError(f"{export} is no SavedModel and has no version of one")
+        if not (version / "assets.extra" / FILE_NAME).is_file():
+            raise UserError(f"{version} does not tell its tasks; export it again")
         self.version, self.served = version, Features.load(version / "assets.extra")
         data = Features.load(directory)
         tasks = [label.name for label in self.served.labels]

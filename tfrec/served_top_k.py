@@ -22,7 +22,7 @@ class ServedTopK(TopKEvaluator):
     """Measures a SavedModel by its signature `recommend`, among all items without the seen ones.
 
     The figures are those of the first items: what a list does not hold has no rank, so that there
-    is no MRR; coverage, novelty and popularity are not told.
+    is no MRR.
 
     Args:
         asked: the SavedModel, and the examples that it is asked with.
@@ -92,9 +92,6 @@ class ServedTopK(TopKEvaluator):
             left = first[~np.isin(first, excluded)][:most]
             row[: len(left)] = left
         return tf.constant(found), tf.zeros(len(found))
-
-    def _new_ranks(self, replicates: int) -> Ranks:
-        return Ranks(self.config.cutoffs, None, replicates)
 
 
 def _of_lists(ranks: Ranks) -> dict[str, Any]:

@@ -243,7 +243,8 @@ class TopKEvaluator:
         ) -> tuple[tf.Tensor, tf.Tensor]:
             scores = without(scorer(inputs, index), excluded)
             finite = tf.reduce_all(tf.math.is_finite(scores))
-            found = tf.math.top_k(scores, min(most, scores.shape[1])).indices + 1
+            of_best, places = tf.math.top_k(scores, min(most, scores.shape[1]))
+            found = tf.where(of_best > scores.dtype.min, places + 1, 0)  # no excluded ones
             own = tf.gather(scores, tf.maximum(targets - 1, 0), batch_dims=1)
             own = tf.where(targets > 0, own, scores.dtype.min)
             best = tf.argmax(own, axis=1)[:, tf.newaxis]
