@@ -196,7 +196,7 @@ def test_two_stages_are_measured_as_they_are_served(
         done = CliRunner().invoke(evaluate.main, [*map(str, served), "--output", str(output)])
         assert done.exit_code == 0, done.output
         found[model] = Report.load(output)
-    assert found["mf"].digest == found["both"].digest
+    assert found["mf"].digests == found["both"].digests
     first, both = (report.records[0]["metrics"] for report in found.values())
     for name in ("hr@20", "recall@20", "coverage@20", "novelty@20", "popularity_lift@20"):
         assert both[name] == pytest.approx(first[name]), name

@@ -67,5 +67,7 @@ def test_temporary_files_are_gone_afterwards(
 
 def test_the_digest_tells_what_was_measured_and_not_in_which_order() -> None:
     backwards = np.arange(COUNT)[::-1]
-    assert filled().digest == filled(backwards).digest
-    assert filled(labels=np.ones(COUNT)).digest != filled().digest
+    assert filled().digests == filled(backwards).digests
+    others = filled(labels=np.ones(COUNT)).digests
+    assert others["click"] != filled().digests["click"]
+    assert others["buy"] == filled().digests["buy"]

@@ -48,6 +48,19 @@ def draws(users: Array, replicates: int) -> Array:
     return _POISSON[hashes.view(np.uint16)][:, :replicates]
 
 
+def apart(examples: Array) -> Array:
+    """Hashes (n,) int64 of which no two are equal, whatever the order of the examples.
+
+    Args:
+        examples: (n,) int64 hashes of their contents, which several may share.
+    """
+    order = np.argsort(examples, kind="stable")
+    first = np.searchsorted(examples, examples[order], sorter=order)
+    found = np.empty_like(examples)
+    found[order] = mixed(examples[order] + np.arange(len(order)) - first).astype(np.int64)
+    return found
+
+
 def _poisson() -> Array:
     """Values of a Poisson(1) variable at 2^16 equally likely places."""
     chances = np.cumsum([math.exp(-1) / math.factorial(k) for k in range(12)])
@@ -89,7 +102,8 @@ def difference(
 
     Args:
         metric: name of the figure.
-        first, second: records of two reports on the same examples, see `tfrec.report`.
+        first: record of a report, see `tfrec.figures`.
+        second: that of another one on the same examples.
         of: what to take the difference of, from values of the figure.
 
     Returns:

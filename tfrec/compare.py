@@ -12,9 +12,8 @@ import yaml
 from tfrec.cli import command
 from tfrec.features import SPLITS
 from tfrec.figures import FOLDER, Report, aligned, with_interval
+from tfrec.runs import CONFIG, best_weights
 from tfrec.strict import UserError, read_yaml
-
-CONFIG = "config.yaml"
 
 
 @click.command()
@@ -29,7 +28,7 @@ def main(runs: tuple[Path, ...], split: str) -> None:
     """
     if len(runs) < 2:
         raise UserError("there is nothing to compare: name two runs or more")
-    reports = [Report.load(run / FOLDER / f"{split}.json" if run.is_dir() else run) for run in runs]
+    reports = [_measured(run, split) for run in runs]
     called = names(runs)
     found = differences(called, reports)
     click.echo("\n".join([reports[0].about, *_lines(found)]))
@@ -38,6 +37,19 @@ def main(runs: tuple[Path, ...], split: str) -> None:
         rows = configurations(configured)
         equal = ["", "the configurations are equal"]
         click.echo("\n".join(_lines([rows]) if rows else equal))
+
+
+def _measured(run: Path, split: str) -> Report:
+    """What was measured of a run's best weights, or is in a file."""
+    if not run.is_dir():
+        return Report.load(run)
+    report = Report.load(run / FOLDER / f"{split}.json")
+    if report.weights != best_weights(run):
+        raise UserError(
+            f"{run} has been trained since it was measured; "
+            f"evaluate again: `python -m tfrec.evaluate --run {run} --split {split}`"
+        )
+    return report
 
 
 def _lines(tables: list[list[list[str]]]) -> Iterator[str]:
@@ -59,32 +71,51 @@ def differences(names: Sequence[str], reports: Sequence[Report]) -> list[list[li
         reports: of it.
 
     Returns:
-        A table for every task and slice that all have.
+        A table for every task and slice of the first one, beside those that were measured of the
+        same examples and labels there.
 
     Raises:
-        UserError: they were not measured on the same, or not in the same way.
+        UserError: one has no task of the first one, or was measured on others.
     """
     from tfrec.bootstrap import difference
 
-    for name, report in zip(names[1:], reports[1:], strict=True):
-        if report.digest != reports[0].digest:
-            raise UserError(
-                f"{name} was measured on other examples, or of other labels, than {names[0]} "
-                f"({report.about}; {reports[0].about}): their figures cannot be compared"
-            )
-    own: list[dict[Any, dict[str, Any]]] = [
-        {(r["task"], r["slice"]): r for r in report.records if r["name"] == report.model}
+    alike = [
+        {task for task, digest in report.digests.items() if reports[0].digests.get(task) == digest}
         for report in reports
     ]
-    shared = [key for key in own[0] if all(key in records for records in own)]
-    if not shared:
-        raise UserError("the runs have been measured by different protocols; evaluate them alike")
+    for name, report, tasks in zip(names[1:], reports[1:], alike[1:], strict=True):
+        if tasks:
+            continue
+        told, told_first = (", ".join(map(repr, r.digests)) for r in (report, reports[0]))
+        if not report.digests.keys() & reports[0].digests.keys():
+            raise UserError(
+                f"{name} was measured of {told}, {names[0]} of {told_first}: they have no task in "
+                "common"
+            )
+        raise UserError(
+            f"{name} was measured on other examples, or of other labels, than {names[0]} "
+            f"({report.about}; {reports[0].about}): their figures cannot be compared"
+        )
+    own: list[dict[Any, dict[str, Any]]] = [
+        {
+            (record["task"], record["slice"]): record
+            for record in report.records
+            if record["name"] == report.model and record["task"] in tasks
+        }
+        for report, tasks in zip(reports, alike, strict=True)
+    ]
     tables = []
-    for task, part in shared:
-        first, *others = (records[task, part] for records in own)
+    for (task, part), first in own[0].items():
+        others = {
+            name: records[task, part]
+            for name, records in zip(names[1:], own[1:], strict=True)
+            if (task, part) in records
+        }
+        if not others:
+            continue
         head = [f"{task}, {part}" if part else task, names[0]]
         rows = [[name, with_interval(value, None)] for name, value in first["metrics"].items()]
-        for name, record in zip(names[1:], others, strict=True):
+        for name, record in others.items():
             head += [name, f"less {names[0]}"]
             for row in rows:
                 value = record["metrics"].get(row[0])

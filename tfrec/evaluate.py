@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -89,14 +90,14 @@ def _of_run(
     """Measures a run, and adds the figures to its `metrics.json`."""
     with quiet_import():
         from tfrec.evaluation import evaluator
-        from tfrec.runs import Run
+        from tfrec.runs import Run, best_weights
 
     run = Run.load(directory)
     config = run.config.model_copy(update={"top_k": _top_k(run.config.top_k, assignments)})
-    measuring = evaluator(config, run.features, split)
+    measuring, weights = evaluator(config, run.features, split), best_weights(directory)
     report = measuring.report(config.model.id, run.best_model(), list(slices), replicates)
     run.add_metrics(**{split: merge(run.metrics().get(split, {}), report.figures())})
-    return report
+    return replace(report, weights=weights)
 
 
 def _of_export(

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from tfrec.strict import UserError
 from tfrec.validation import Metrics
 
-FORMAT = 1
+FORMAT = 2
 REPLICATES = 200  # resamplings unless others are asked for
 FOLDER = "evaluation"  # of a run directory
 
@@ -27,18 +27,23 @@ class Report:
         model: name of it.
         split: that was measured on.
         about: what has been measured, for people.
-        digest: of it; figures of two reports with the same one can be compared user by user.
+        digests: of it, by task; figures of a task in two reports with the same one can be compared
+            user by user.
         replicates: resamplings.
         records: by `name`, `task` and `slice` (None for the whole): `examples` and `users`, the
             `metrics`, their 95% `intervals`, `replicates` of these, the reliability `curve`.
+        slices: that were asked for.
+        weights: of a run that were measured, as `tfrec.runs.best_weights` tells; None for others.
     """
 
     model: str
     split: str
     about: str
-    digest: str
+    digests: dict[str, str]
     replicates: int
     records: list[dict[str, Any]]
+    slices: list[str] = field(default_factory=list)
+    weights: str | None = None
 
     def figures(self) -> dict[str, Metrics]:
         """Metrics of the whole, by name and task."""
@@ -62,16 +67,19 @@ class Report:
         """Writes it, whole or not at all.
 
         What is there of other tasks, as top-k by another protocol, stays if it is of the same
-        examples.
+        weights and examples.
         """
-        records = self.records
-        if path.is_file():
-            before, tasks = Report.load(path), {record["task"] for record in records}
-            if (before.digest, before.replicates) == (self.digest, self.replicates):
-                records = [r for r in before.records if r["task"] not in tasks] + records
+        whole, before = self, Report.kept(path)
+        if before and before._alike == self._alike:
+            whole = replace(
+                self,
+                digests={**before.digests, **self.digests},
+                records=[r for r in before.records if r["task"] not in self.digests] + self.records,
+                slices=list(dict.fromkeys([*before.slices, *self.slices])),
+            )
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(f"{path.name}.partial")
-        values = {"format": FORMAT, **asdict(self), "records": records}
+        values = {"format": FORMAT, **asdict(whole)}
         text = json.dumps(values, ensure_ascii=False)
         partial.write_text(text + "\n", encoding="utf-8")
         partial.replace(path)
@@ -94,6 +102,19 @@ class Report:
             ) from None
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise UserError(f"{path} cannot be read ({error}); evaluate again") from None
+
+    @classmethod
+    def kept(cls, path: Path) -> Report | None:
+        """What `save` wrote; None where there is nothing that can be read."""
+        try:
+            return cls.load(path)
+        except UserError:
+            return None
+
+    @property
+    def _alike(self) -> tuple[Any, ...]:
+        """What reports that are kept together have in common."""
+        return self.weights, self.replicates, set(self.digests.values())
 
     def text(self) -> str:
         """All of it but for the curves, as tables."""

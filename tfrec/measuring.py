@@ -10,10 +10,12 @@ import numpy as np
 import tensorflow as tf
 
 from tfrec.baselines import Scorer, baselines
-from tfrec.bootstrap import draws
+from tfrec.bootstrap import apart, draws, mixed
 from tfrec.features import Features
 from tfrec.figures import REPLICATES, Report
-from tfrec.rows import Rows
+from tfrec.metrics import Array
+from tfrec.models.base import Inputs, input_shapes
+from tfrec.rows import Rows, hashed
 from tfrec.slices import Slices
 from tfrec.strict import UserError
 from tfrec.tallies import Tally, tally
@@ -53,19 +55,26 @@ class Measuring:
         expected = self.features.counts.get(self.split)
         rows = Rows(tasks, list(scorers), len(slices.names) if slices else 0, expected or 0)
         for inputs, labels, weights, keys in self.read():
+            events = None
             if self.features.user_key:
-                users = tf.strings.to_hash_bucket_fast(keys["user"], 2**63 - 1).numpy()
-            else:  # every example stands for itself
-                users = np.arange(rows.count, rows.count + len(weights))
+                users = _hashed_keys(keys["user"])
+            else:  # every example stands for itself, wherever it is read
+                events = hashed([keys["time"].numpy()], mixed(_hashed_keys(keys["item"])))
+                users = hashed(self._content(inputs, labels), events).astype(np.int64)
             scores = [score(inputs, keys) for score in scorers.values()]
             member = slices.member(inputs, keys) if slices else None
-            rows.add(users, weights.numpy(), labels, scores, member)
+            rows.add(users, weights.numpy(), labels, scores, member, events)
         if not rows.count or (expected is not None and rows.count != expected):
             raise UserError(
                 f"split {self.split} of {self.directory} has {rows.count:,} examples, not the "
                 f"{expected or 1:,} that its features.json says; make the data set again"
             )
         return rows
+
+    def _content(self, inputs: Inputs, labels: Inputs) -> Iterator[Array]:
+        """What tells an example from others that have its keys."""
+        yield from (inputs[name].numpy() for name in input_shapes(self.features))
+        yield from (labels[label.name].numpy().astype(np.float32) for label in self.features.labels)
 
     def measured(
         self,
@@ -93,7 +102,8 @@ class Measuring:
             for task, found in by_task.items()
             if found.examples or part is None
         ]
-        return Report(name, self.split, self.about(), rows.digest, replicates, records)
+        digests = rows.digests
+        return Report(name, self.split, self.about(), digests, replicates, records, list(wanted))
 
     def slices(self, wanted: Sequence[str]) -> Slices:
         """Parts of the split."""
@@ -112,6 +122,8 @@ class Measuring:
             for key in places
         }
         for part in rows.parts():
+            if not users:
+                part["user"] = apart(part["user"])
             drawn = draws(part["user"], replicates)
             for key, place in places.items():
                 chosen = slice(None) if place < 0 else part["slices"][:, place]
@@ -120,3 +132,8 @@ class Measuring:
                     labels, scores = some["labels"][:, task], some["scores"][:, model, task]
                     found.add(labels, scores, some["weight"], some["user"], of_users)
         return tallies
+
+
+def _hashed_keys(keys: tf.Tensor) -> Array:
+    """(n,) int64."""
+    return tf.strings.to_hash_bucket_fast(keys, 2**63 - 1).numpy()

@@ -93,7 +93,7 @@ class Ranks:
             values[f"novelty@{k}"] = (surprise[first - 1] * real).sum(axis=1) / items
             popular = (counts[first - 1] * real).sum(axis=1) / items
             values[f"popular@{k}"] = popular * (taken > 0)
-            values[f"listed@{k}"] = real.any(axis=1)
+            values[f"listed@{k}"] = np.any(real, axis=1)
         return values
 
     def add_targets(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -39,7 +39,7 @@ class Rows:
             ]
         )
         self.count = 0
-        self._digest = 0
+        self._digests = np.zeros(len(tasks), np.uint64)
         self._parts: list[list[Array]] = [[] for _ in range(1 + expected // ROWS_OF_PART)]
         self._held = 0
         self._folder: tempfile.TemporaryDirectory[str] | None = None
@@ -51,6 +51,7 @@ class Rows:
         labels: Mapping[str, Array],
         scores: Sequence[Mapping[str, Array]],
         slices: Array | None = None,
+        events: Array | None = None,
     ) -> None:
         """Adds a batch.
 
@@ -60,6 +61,7 @@ class Rows:
             labels: by task, (n,).
             scores: by model and task, (n,).
             slices: (n, slices) which each is in.
+            events: (n,) hashes that tell the digests what was measured; users unless given.
         """
         rows = np.zeros(len(users), self.dtype)
         rows["user"], rows["weight"] = users, weights
@@ -71,7 +73,7 @@ class Rows:
             rows["slices"] = slices
         self.count += len(rows)
         self._held += len(rows)
-        self._digest = (self._digest + _digest(rows)) % 2**64
+        self._digests += _digests(rows, rows["user"] if events is None else events)
         part = (mixed(rows["user"]) % np.uint64(len(self._parts))).astype(np.int64)
         order = np.argsort(part, kind="stable")
         ends = np.cumsum(np.bincount(part, minlength=len(self._parts)))[:-1]
@@ -104,14 +106,34 @@ class Rows:
                 yield np.concatenate(rows)
 
     @property
-    def digest(self) -> str:
-        """Of users, weights and labels, in any order: equal where the same has been measured."""
-        return f"{self.count}-{self._digest:016x}"
+    def digests(self) -> dict[str, str]:
+        """Of users, weights and labels, in any order: equal where the same has been measured.
+
+        By task, so that runs of some tasks can be compared with those of others.
+        """
+        found = zip(self.tasks, self._digests.tolist(), strict=True)
+        return {task: f"{self.count}-{digest:016x}" for task, digest in found}
 
 
-def _digest(rows: Array) -> int:
-    hashes = mixed(rows["user"])
-    for values in (rows["weight"], *rows["labels"].T):
-        bits = np.ascontiguousarray(values).view(np.uint32).astype(np.uint64)
-        hashes = mixed(hashes + bits + np.uint64(1))
-    return int(np.sum(hashes, dtype=np.uint64))
+def _digests(rows: Array, events: Array) -> Array:
+    """(tasks,) uint64 sums modulo 2^64."""
+    of_events = hashed([rows["weight"]], mixed(events))
+    return np.array(
+        [np.sum(hashed([labels], of_events), dtype=np.uint64) for labels in rows["labels"].T],
+        np.uint64,
+    )
+
+
+def hashed(columns: Iterable[Array], seeds: Array) -> Array:
+    """Hashes (n,) uint64 of rows.
+
+    Args:
+        columns: (n, …) of numbers each.
+        seeds: (n,) uint64 hashes to go on from.
+    """
+    for values in columns:
+        wide = values.reshape(len(seeds), -1)
+        bits = wide.view(np.uint32) if wide.dtype == np.float32 else wide
+        for column in bits.T.astype(np.uint64):
+            seeds = mixed(seeds + column + np.uint64(1))
+    return seeds

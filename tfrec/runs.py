@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import inspect
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 
 CONFIG = "config.yaml"
 METRICS = "metrics.json"
+CHECKPOINTS, BEST = "checkpoints", "best"
 
 
 class Run:
@@ -129,7 +132,7 @@ class Run:
         from tfrec.checkpoints import Checkpoints
 
         model = self.build_model()
-        best = Checkpoints(self.checkpoints / "best", layers=model.layers)
+        best = Checkpoints(self.checkpoints / BEST, layers=model.layers)
         if best.restore_newest(lambda text: click.echo(f"warning: {text}", err=True)) is None:
             raise UserError(f"{self.directory} has no checkpoint: its training did not get so far")
         return model
@@ -137,7 +140,7 @@ class Run:
     @property
     def checkpoints(self) -> Path:
         """Where `best` and `last` checkpoints are."""
-        return self.directory / "checkpoints"
+        return self.directory / CHECKPOINTS
 
     @property
     def finished(self) -> bool:
@@ -163,6 +166,28 @@ class Run:
         partial = path.with_suffix(".partial")
         partial.write_text(json.dumps({**self.metrics(), **values}, indent=1) + "\n")
         partial.replace(path)
+
+
+def best_weights(directory: Path) -> str | None:
+    """Which weights are a run's best: their step, and a digest that others do not have.
+
+    The index of a checkpoint holds the checksums of all that is in it. No TensorFlow.
+
+    Args:
+        directory: of the run.
+
+    Returns:
+        None where there are none.
+    """
+    found = {
+        int(match.group(1)): path
+        for path in (directory / CHECKPOINTS / BEST).glob("*.index")
+        if (match := re.fullmatch(r"ckpt-(\d+)\.index", path.name))
+    }
+    if not found:
+        return None
+    newest = max(found)
+    return f"{newest}-{hashlib.blake2b(found[newest].read_bytes(), digest_size=8).hexdigest()}"
 
 
 def _begun(directory: Path) -> bool:

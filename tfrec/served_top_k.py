@@ -41,20 +41,10 @@ class ServedTopK(TopKEvaluator):
             raw = {f"{RAW}{name}": values for name, values in inputs.pop(RAW).items()}
             yield {**inputs, **raw}, labels, weights, keys
 
-    def measured(
-        self,
-        name: str,
-        wanted: Sequence[str] = (),
-        replicates: int = REPLICATES,
-        alone: bool = False,
-    ) -> Report:
+    def measured(self, name: str, wanted: Sequence[str], replicates: int, alone: bool) -> Report:
         """All that is measured, and the whole of recommending what most users took.
 
-        Args:
-            name: of the export.
-            wanted: slices to measure it on, too, see `tfrec.slices`.
-            replicates: resamplings for intervals.
-            alone: leaves the popular items out.
+        For the arguments see `measured_export`.
         """
         slices = Slices(wanted, self.directory, self.features, self.split) if wanted else None
         ranked = [(name, self._recommended, slices)]
@@ -65,7 +55,15 @@ class ServedTopK(TopKEvaluator):
             for part, ranks in self._ranks(ranking, parts, replicates).items()
             if ranks.users or part is None
         ]
-        return Report(name, self.split, self.about(), self._digest(), replicates, records)
+        return Report(
+            name,
+            self.split,
+            self.about(),
+            {self.protocol: self._digest()},
+            replicates,
+            records,
+            list(wanted),
+        )
 
     def _recommended(self, inputs: dict[str, Any], targets: Any, seen: Any) -> Any:
         """Ids (users, K) of what is recommended, 0 for items that the data set does not know."""

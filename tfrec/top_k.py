@@ -205,7 +205,15 @@ class TopKEvaluator:
             for part, ranks in self._ranks(ranking, parts, replicates).items()
             if ranks.users or part is None
         ]
-        return Report(name, self.split, self.about(), self._digest(), replicates, records)
+        return Report(
+            name,
+            self.split,
+            self.about(),
+            {self.protocol: self._digest()},
+            replicates,
+            records,
+            list(wanted),
+        )
 
     def _of_counts(self) -> Callable[..., Any]:
         """What ranks by counts in training."""

@@ -9,7 +9,7 @@ from typing import Any
 from tfrec.config import TrainConfig
 from tfrec.evaluation import MONITORED, Evaluator, evaluator
 from tfrec.features import Features
-from tfrec.figures import FOLDER, Report
+from tfrec.figures import FOLDER, REPLICATES, Report
 from tfrec.metrics import Array
 from tfrec.models.base import Model
 from tfrec.models.registry import find
@@ -18,7 +18,7 @@ from tfrec.report.importance import Importances, importances
 from tfrec.report.items import ItemMap, item_map
 from tfrec.report.names import Names
 from tfrec.report.sample import Sample
-from tfrec.runs import Run
+from tfrec.runs import Run, best_weights
 from tfrec.top_k import TopKEvaluator
 
 USERS = 2_000  # for importance in models of all items
@@ -76,7 +76,7 @@ class Facts:
 
 
 def gather(directory: Path, split: str) -> Facts:
-    """Reads a run, measures it unless that has been done, and looks into its model.
+    """Reads a run, measures its weights unless that has been done, and looks into its model.
 
     Args:
         directory: of the run.
@@ -87,12 +87,11 @@ def gather(directory: Path, split: str) -> Facts:
     """
     run = Run.load(directory)
     data, features = run.config.data, run.features
+    weights = best_weights(directory)
     model, measuring = run.best_model(), evaluator(run.config, features, split)
-    path = directory / FOLDER / f"{split}.json"
-    if not path.is_file():
-        measuring.report(run.config.model.id, model, _slices(features)).save(path)
     names = Names(data, features)
-    facts = Facts(run, Report.load(path), item_map(model, data, features, names))
+    report = measured(run, model, measuring, weights)
+    facts = Facts(run, report, item_map(model, data, features, names))
     if isinstance(measuring, Evaluator):
         return _of_tasks(facts, measuring, model, names)
     top_k = run.config.top_k.model_copy(update={"users": USERS})
@@ -103,8 +102,30 @@ def gather(directory: Path, split: str) -> Facts:
             features, lambda change: some.evaluate(model, change), some.monitored, of_items=True
         ),
         sampled=f"{len(some.users):,} users",
+        attention=attention(model, features, next(some.read())[0], names),
         lists=_lists(some, model, names),
     )
+
+
+def measured(
+    run: Run, model: Any, measuring: Evaluator | TopKEvaluator, weights: str | None
+) -> Report:
+    """What is kept of the weights, if it has slices; measured unless it has been.
+
+    Args:
+        run: whose figures they are.
+        model: with its best weights.
+        measuring: measures it.
+        weights: which these are.
+    """
+    path = run.directory / FOLDER / f"{measuring.split}.json"
+    kept = Report.kept(path)
+    slices = kept.slices if kept and kept.slices else _slices(run.features)
+    if kept is None or kept.weights != weights or kept.slices != slices:
+        replicates = kept.replicates if kept else REPLICATES
+        report = measuring.report(run.config.model.id, model, slices, replicates)
+        replace(report, weights=weights).save(path)
+    return Report.load(path)
 
 
 def _of_tasks(facts: Facts, measuring: Evaluator, model: Model, names: Names) -> Facts:
