@@ -71,10 +71,7 @@ class Train(Step):
 
 
 class Evaluate(Step):
-    """Measures the export and the baselines on the last split. Leaves `evaluation.json`.
-
-    An export that does not answer with what is measured has the run measured in its place.
-    """
+    """Measures the export and the baselines on the last split. Leaves `evaluation.json`."""
 
     name = "evaluate"
     needs = (Ingest.name, Transform.name, Train.name)
@@ -97,8 +94,6 @@ class Evaluate(Step):
         return {"export": digest_of_export(export_of(self.input(Train.name)))}
 
     def make(self, place: Path) -> dict[str, Any]:
-        from tfrec.evaluation import evaluator
-        from tfrec.models.registry import find
         from tfrec.runs import Run
         from tfrec.served import ServedEvaluator
         from tfrec.served_top_k import measured_export
@@ -106,15 +101,10 @@ class Evaluate(Step):
         split, slices, replicates = self.settings()
         run = Run.load(self.input(Train.name))
         model = run.config.model.id
-        if find(model).load().serves_tasks:
-            export = export_of(run.directory)
-            asked = ServedEvaluator(export, self.input(Transform.name), split)
-            report = measured_export(model, asked, slices, replicates)
-            measured = f"export/{export.name}"
-        else:
-            of_run = evaluator(run.config, run.features, split)
-            report = of_run.report(model, run.best_model(), slices, replicates)
-            measured = "the run"
+        export = export_of(run.directory)
+        asked = ServedEvaluator(export, self.input(Transform.name), split)
+        report = measured_export(model, asked, slices, replicates)
+        measured = f"export/{export.name}"
         report.save(place / EVALUATION)
         return {
             "model": model, "split": split, "measured": measured, "metrics": report.figures()

@@ -9,13 +9,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from click.testing import CliRunner
 
 from tfrec import evaluate
+from tfrec.evaluation import Evaluator
 from tfrec.export import export
 from tfrec.features import Features
 from tfrec.figures import Report
 from tfrec.runs import Run, resolve
+from tfrec.served import ServedEvaluator
+from tfrec.served_top_k import measured_export
+from tfrec.strict import UserError
 from tfrec.top_k import TopKEvaluator
 from tfrec.train import train
 
@@ -52,7 +57,7 @@ def test_an_export_has_the_figures_of_its_run(
     served = ["--export", run / "export", "--data", shop, "--output", tmp_path / "export.json"]
     assert "export" in evaluated(*served, *slices)
     of_run, of_export = (Report.load(tmp_path / f"{kind}.json") for kind in ("run", "export"))
-    assert of_run.digest == of_export.digest
+    assert of_run.digests == of_export.digests
     assert len(of_run.records) == len(of_export.records) >= 10
     for expected, found in zip(of_run.records, of_export.records, strict=True):
         assert [found[k] for k in ("task", "slice", "examples", "users")] == [
@@ -105,14 +110,21 @@ def untrained(model: str, shop: Path, place: Path) -> Run:
     return run
 
 
-def test_an_export_of_other_values_is_no_probability(shop: Path, tmp_path: Path) -> None:
+def test_an_export_of_odds_has_the_figures_of_its_run(shop: Path, tmp_path: Path) -> None:
+    """Watch time tells the probability; an export that does not say so is refused."""
     run = untrained("youtube_ranking", shop, tmp_path / "run")
     built = run.build_model()
-    for variable in built.trainable_variables:
-        variable.assign(variable * 0 + 1)
     export(run, built)
-    message = "says of bought what is no probability"
-    assert message in refused("--export", run.export_directory, "--data", shop)
+    measuring = Evaluator(shop, run.features, "test")
+    expected = measuring.report("export", built, replicates=20).records[0]["metrics"]
+    asked = ServedEvaluator(run.export_directory, shop, "test")
+    found = measured_export("export", asked, replicates=20).records[0]["metrics"]
+    assert found == pytest.approx(expected, rel=1e-4)
+    asked.odds = False
+    for variable in asked.model.weights:
+        variable.assign(tf.ones_like(variable))
+    with pytest.raises(UserError, match="says of bought what is no probability"):
+        measured_export("export", asked)
 
 
 @pytest.mark.parametrize("model", ["mf", "two_tower"])
@@ -132,7 +144,7 @@ def test_an_export_of_all_items_recommends_what_its_run_does(
     served = ["--export", run.export_directory, "--data", shop]
     evaluated(*served, *named, "--output", output)
     of_export = Report.load(output)
-    assert of_run.digest == of_export.digest
+    assert of_run.digests == of_export.digests
     assert [(r["name"], r["slice"]) for r in of_run.records] == [
         (r["name"], r["slice"]) for r in of_export.records
     ]

@@ -42,6 +42,7 @@ class Servable(tf.Module):
         super().__init__()
         self.transform = transform
         self.weights = model.variables
+        self.serves_odds = tf.Variable(model.serves_odds, trainable=False)  # told to evaluation
 
 
 def servable(run: Run, model: Model, place: Path) -> tuple[Servable, dict[str, Any]]:

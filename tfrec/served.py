@@ -68,12 +68,14 @@ class ServedEvaluator(Measuring):
                 f"{directory.parent / 'ingest'} has no raw examples of {split}, which an export is "
                 "measured on; make them with `python -m pipeline run`"
             )
-        self.transform: Any = None
+        # Content tells examples apart that have no user, and it is the one of transformed examples.
+        self.transform: Any = None if data.user_key else load_transform(directory)
         try:
             self.model = tf.saved_model.load(str(version))
         except (OSError, ValueError, tf.errors.OpError) as error:
             reason = str(error).splitlines()[0]
             raise UserError(f"{version} cannot be loaded ({reason})") from None
+        self.odds = bool(getattr(self.model, "serves_odds", False))
 
     def ask(self, name: str, columns: dict[str, Any]) -> dict[str, tf.Tensor]:
         """What a signature answers.
@@ -124,7 +126,7 @@ class ServedEvaluator(Measuring):
         keys = {
             name: tf.constant(_values(batch, key))
             if key in batch.schema.names
-            else tf.fill([batch.num_rows], b"")
+            else tf.fill([batch.num_rows], tf.constant(0, tf.int64) if key == TIME_KEY else b"")
             for name, key in _KEYS.items()
         }
         return inputs, labels, tf.constant(weights, tf.float32), keys
@@ -152,13 +154,15 @@ class ServedEvaluator(Measuring):
         """
         answer = self.ask("predict", inputs[RAW])
         found = {task: answer[output].numpy() for task, output in self.outputs.items()}
+        if self.odds:
+            found = {task: odds / (1 + odds) for task, odds in found.items()}
         for label in self.served.labels:
             values = found[label.name]
             inside = (values >= 0) & (values <= 1)
             if not np.isfinite(values).all() or (label.task == "binary" and not inside.all()):
                 raise UserError(
-                    f"{self.version} says of {label.name} what is no probability (youtube_ranking "
-                    "serves watch time); measure it with --run"
+                    f"{self.version} says of {label.name} what is no probability; export it again, "
+                    "or measure it with --run"
                 )
         return found
 

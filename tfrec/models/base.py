@@ -69,7 +69,7 @@ class Model(keras.Model, metaclass=_Complete):
         defaults: training settings that suit the model where the user names none.
         pretrained: id of the model that is trained first, if there is one.
         xla: whether XLA has all the operations of a training step.
-        serves_tasks: whether an export gives what is evaluated, so that it can be measured.
+        serves_odds: whether an export gives the odds of what is evaluated.
         auxiliary: names of the losses that the model adds to those of its tasks in training.
         part_trackers: means of the parts of the loss: `<task>_loss` of each of several tasks, and
             the auxiliary ones.
@@ -78,7 +78,7 @@ class Model(keras.Model, metaclass=_Complete):
     defaults: ClassVar[dict[str, Any]] = {}
     pretrained: ClassVar[str | None] = None
     xla: ClassVar[bool] = True
-    serves_tasks: ClassVar[bool] = True
+    serves_odds: ClassVar[bool] = False
     auxiliary: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, features: Features) -> None:

@@ -38,7 +38,7 @@ class YouTubeRanking(RankingModel):
     """
 
     defaults: ClassVar[dict[str, Any]] = {**SMALL_DATA, "loss": {"kind": "weighted_logistic"}}
-    serves_tasks = False
+    serves_odds = True
 
     def __init__(
         self,
