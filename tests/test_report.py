@@ -6,6 +6,7 @@ import html
 import json
 import re
 import shutil
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,19 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from tests.serving.browser import CHROMIUM, Browser
+from tests.serving.process import until
 from tests.support import FEATURES, batch, tensors
+from tfrec.evaluation import evaluator
 from tfrec.figures import Report, with_interval
 from tfrec.html import Series, page, plot
+from tfrec.models.registry import find
 from tfrec.report.__main__ import main
+from tfrec.report.attention import attention
+from tfrec.report.gather import measured
 from tfrec.report.importance import importances, shuffling, together
+from tfrec.report.names import Names
+from tfrec.runs import Run, best_weights
 from tfrec.train import train
 
 AFM = "<i>afm & co"  # a run directory may be called anything
@@ -182,10 +191,8 @@ def test_what_only_some_models_have(runs: dict[str, Path], text: str) -> None:
 def test_runs_are_compared_with_the_first(runs: dict[str, Path], text: str) -> None:
     """Those that were measured on the same; the others are named."""
     found = sections(text)["Comparison"]
-    for other in ("mmoe", "mf"):
-        assert (
-            f"{other} was measured on other examples, or of other labels, than wide_deep" in found
-        )
+    assert "mf was measured of" in found
+    assert "all items, seen ones removed" in found
     reports = [Report.load(runs[n] / "evaluation" / "test.json") for n in ("wide_deep", "din")]
     first, second = (report.figures()[report.model]["bought"]["auc"] for report in reports)
     assert first is not None and second is not None
@@ -193,7 +200,77 @@ def test_runs_are_compared_with_the_first(runs: dict[str, Path], text: str) -> N
     assert shown["auc"][0] == f"{first:.4f}"
     assert shown["auc"][1] == f"{second:.4f}"
     assert float(shown["auc"][2].split()[0]) == pytest.approx(second - first, abs=1e-4)
+    multi = Report.load(runs["mmoe"] / "evaluation" / "test.json")
+    third = multi.figures()["mmoe"]["bought"]["auc"]
+    assert third is not None
+    assert shown["auc"][5] == f"{third:.4f}"  # of the task that they share
+    assert "stars" not in found.split("configurations")[0]
     assert rows(found)["model.id"] == ["wide_deep", "din", "afm", "mmoe", "mf"]
+
+
+def test_figures_are_those_of_the_weights(runs: dict[str, Path], text: str) -> None:
+    """What was measured before training went on, or without slices, is measured again."""
+    run = Run.load(runs["wide_deep"])
+    path = run.directory / "evaluation" / "test.json"
+    known, weights = Report.load(path), best_weights(run.directory)
+    assert known.slices == ["user_events", "item_count"]
+    measuring, model = evaluator(run.config, run.features, "test"), run.best_model()
+    assert measured(run, model, measuring, weights) == known
+    for stale in (
+        replace(known, records=[], slices=["colours"], weights="1-before"),
+        replace(known, records=[r for r in known.records if not r["slice"]], slices=[]),
+    ):
+        path.write_text("{")
+        stale.save(path)
+        found = measured(run, model, measuring, weights)
+        assert found.weights == known.weights
+        assert found.slices == (stale.slices or known.slices)
+        assert any(record["slice"] for record in found.records)
+        assert found.figures() == known.figures()
+
+
+def test_attention_of_a_model_of_all_items() -> None:
+    """It looks for what comes next, not for an example's item."""
+
+    class Called(Names):
+        def of(self, table: str | None) -> Any:
+            return np.array([f"{table} {n}" for n in range(FEATURES.table(table).size)], object)
+
+    found = attention(
+        find("sasrec").load()(FEATURES), FEATURES, tensors(batch(64)), Called("", FEATURES)
+    )
+    assert found
+    for example in found.examples["liked"]:
+        assert example.title == "the next item"
+        assert sum(weight for _, weight in example.weights) == pytest.approx(1, abs=1e-5)
+        assert all(event.startswith("item ") for event, _ in example.weights)
+
+
+@pytest.mark.skipif(not CHROMIUM, reason="needs Chromium: apt-get install chromium")
+def test_the_page_on_a_phone(runs: dict[str, Path], text: str, tmp_path: Path) -> None:
+    """Nothing sticks out, whatever is unfolded; what is written can be read, by day and night."""
+    browser = Browser(tmp_path)
+    try:
+        grounds = []
+        for dark in (False, True):
+            browser.screen(390, dark)
+            browser.open((runs["wide_deep"] / "report.html").as_uri())
+            until(lambda: browser.run("document.readyState") == "complete")
+            browser.run("document.querySelectorAll('details').forEach(d => d.open = true)")
+            sides = (f"document.documentElement.{side}Width" for side in ("scroll", "client"))
+            widest, seen = map(browser.run, sides)
+            assert widest == seen <= 390
+            assert "Product 1 (" in browser.text("details ol")
+            ground, ink = (
+                np.mean([int(n) for n in re.findall(r"\d+", str(browser.run(style)))[:3]])
+                for style in ("background-color", "color")
+                for style in [f"getComputedStyle(document.body).getPropertyValue('{style}')"]
+            )
+            assert abs(ground - ink) > 150
+            grounds.append(ground)
+        assert grounds[0] > 200 > 60 > grounds[1]
+    finally:
+        browser.close()
 
 
 def test_importance_is_what_a_shuffle_costs() -> None:

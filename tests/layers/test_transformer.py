@@ -35,6 +35,24 @@ def test_equals_the_equations_over_the_real_steps_alone(causal: bool, pre_norm: 
         np.testing.assert_allclose(found[row][mask], expected, atol=1e-4)
 
 
+@pytest.mark.parametrize("pre_norm", [False, True])
+@pytest.mark.parametrize("causal", [False, True])
+def test_what_is_attended_to_is_the_mean_of_the_heads_softmax(causal: bool, pre_norm: bool) -> None:
+    values, layer = steps(), made(causal, pre_norm=pre_norm)
+    found = layer.attended(tf.constant(values), tf.constant(MASK)).numpy()
+    seen = layer.norms[0](values).numpy() if pre_norm else values
+    query, query_bias, key, key_bias, *_ = (w.numpy() for w in layer.attention.weights)
+    queries, keys = (
+        np.einsum("btw,whk->bhtk", seen, kernel) + bias[:, np.newaxis]
+        for kernel, bias in ((query, query_bias), (key, key_bias))
+    )
+    logits = np.einsum("bhtk,bhsk->bhts", queries, keys) / query.shape[-1] ** 0.5
+    sees = MASK[:, np.newaxis, np.newaxis] & (np.tri(5, dtype=bool) if causal else True)
+    shares = np.where(sees, np.exp(logits), 0)
+    expected = (shares / shares.sum(axis=-1, keepdims=True)).mean(axis=1)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
 @pytest.mark.parametrize("causal", [False, True])
 def test_no_step_sees_a_padded_one(causal: bool) -> None:
     values, layer = steps(), made(causal)

@@ -139,6 +139,28 @@ def test_dien_s_attention_is_a_softmax_over_the_events() -> None:
     assert not np.allclose(other["attention_liked"], weights)
 
 
+@pytest.mark.parametrize("model", ["bst", "transformer_joint", "sasrec", "bert4rec"])
+def test_transformers_tell_what_they_attend_to(model: str) -> None:
+    """Events only, whatever the padding; of those that take part in the score."""
+    built = make(model, blocks=2)
+    randomise(built, scale=0.2)
+    inputs = batch(16)
+    weights = built.explain(tensors(inputs))["attention_liked"].numpy()
+    real = inputs["liked_item"] != 0
+    assert (weights[real] > 0).all()
+    assert (weights[~real] == 0).all()
+    sums = weights.sum(axis=1)[real.any(axis=1)]
+    if model in ("bst", "bert4rec"):  # what asks is no event, and sees itself too
+        assert (sums < 1).all()
+    else:
+        np.testing.assert_allclose(sums, 1, atol=1e-5)
+    longer = built.explain(tensors(resized(inputs, 8)))["attention_liked"].numpy()
+    np.testing.assert_allclose(longer[:, : weights.shape[1]], weights, atol=1e-5)
+    asks = {"bst": "item", "transformer_joint": "liked_tags"}.get(model, "liked_item")
+    other = built.explain(tensors({**inputs, asks: np.roll(inputs[asks], 1, axis=0)}))
+    assert not np.allclose(other["attention_liked"], weights)
+
+
 @pytest.mark.parametrize("model", ["bst", "transformer_joint"])
 def test_padding_is_not_attended_to(model: str) -> None:
     built = make(model, blocks=2)

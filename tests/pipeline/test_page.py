@@ -28,7 +28,7 @@ def test_in_a_narrow_window(tmp_path: Path) -> None:
     path = tmp_path / "statistics.html"
     path.write_text(page.render("shop", found, anomalies), encoding="utf-8")
     with contextlib.closing(Browser(tmp_path / "profile")) as browser:
-        browser.resize(390)
+        browser.screen(390)
         browser.open(path.as_uri())
         assert "far too long" in browser.wait_for(".anomalies", "watch")
         assert browser.run("document.documentElement.scrollWidth") <= 390

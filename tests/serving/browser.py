@@ -72,10 +72,12 @@ class Browser:
         found = until(lambda: text in (shown := self.text(selector)) and (shown,))
         return str(found[0])
 
-    def resize(self, width: int) -> None:
-        """Makes the window that wide, in pixels of CSS."""
+    def screen(self, width: int, dark: bool = False) -> None:
+        """Gives the page a width in CSS pixels, and a reader who likes it light or dark."""
         size = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": False}
         self._call("Emulation.setDeviceMetricsOverride", **size)
+        liked = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+        self._call("Emulation.setEmulatedMedia", features=[liked])
 
     def connect(self, online: bool) -> None:
         """Gives the page a network, or takes it away."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import tensorflow as tf
 import tf_keras as keras
 
@@ -67,6 +69,35 @@ class TransformerBlock(keras.layers.Layer):
             else:
                 value = norm(value + dropout(part(value), training=training))
         return value
+
+    def attended(self, value: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
+        """(batch, steps, steps) float32: what each step attends to, means of the heads' weights."""
+        value = self.norms[0](value) if self.pre_norm else value
+        _, weights = self.attention(
+            value,
+            value,
+            attention_mask=mask[:, tf.newaxis],
+            use_causal_mask=self.causal,
+            return_attention_scores=True,
+        )
+        weights = tf.reduce_mean(tf.cast(weights, tf.float32), axis=1)
+        return weights * tf.cast(mask, tf.float32)[:, tf.newaxis]
+
+
+def attended_in_last(
+    blocks: Sequence[TransformerBlock], value: tf.Tensor, mask: tf.Tensor
+) -> tf.Tensor:
+    """(batch, steps, steps) what each step attends to in the last block, 0 at padding.
+
+    Args:
+        blocks: one on the other.
+        value: (batch, steps, width) what goes into the first one.
+        mask: (batch, steps).
+    """
+    *others, last = blocks
+    for block in others:
+        value = block(value, mask, training=False)
+    return last.attended(value, mask)
 
 
 class Positions(keras.layers.Layer):

@@ -10,6 +10,7 @@ import numpy as np
 from tfrec.features import Features, History
 from tfrec.metrics import Array
 from tfrec.models.base import Inputs, Model
+from tfrec.models.retrieval.base import RetrievalModel
 from tfrec.report.names import Names
 
 EXAMPLES = 4
@@ -22,7 +23,7 @@ class Attended:
     """Weights of one example, the greatest first.
 
     Attributes:
-        title: the candidate.
+        title: the candidate; models of all items have none.
         weights: event of the history, and its weight.
     """
 
@@ -58,7 +59,9 @@ def attention(model: Model, features: Features, inputs: Inputs, names: Names) ->
     found = {name: weights.numpy() for name, weights in model.explain(few).items()}
     histories = {f"attention_{history.name}": history for history in features.histories}
     examples = {
-        histories[name].name: _examples(features, histories[name], weights, few, names)
+        histories[name].name: _examples(
+            features, histories[name], weights, few, names, isinstance(model, RetrievalModel)
+        )
         for name, weights in found.items()
         if name in histories
     }
@@ -73,13 +76,20 @@ def attention(model: Model, features: Features, inputs: Inputs, names: Names) ->
 
 
 def _examples(
-    features: Features, history: History, weights: Array, inputs: Inputs, names: Names
+    features: Features,
+    history: History,
+    weights: Array,
+    inputs: Inputs,
+    names: Names,
+    of_items: bool,
 ) -> list[Attended]:
     """The first ones that have some events."""
     event = history.mask_feature
     ids, called = inputs[event.name].numpy(), names.of(event.table)
     candidate = features.feature(str(event.mirrors))
     candidates = names.of(candidate.table)[inputs[candidate.name].numpy()]
+    if of_items:  # what comes next is what they look for
+        candidates = np.full(len(ids), "the next item", object)
     found = []
     for row in np.flatnonzero((ids != 0).sum(axis=1) >= _EVENTS)[:EXAMPLES]:
         real = np.flatnonzero(ids[row])

@@ -244,18 +244,20 @@ def _items(found: ItemMap) -> str:
     points = [(float(x), float(y)) for x, y in found.points]
     labelled = [(i, _short(title)) for i, title in enumerate(found.titles[:_LABELS])]
     drawn = scatter(points, told, found.group, labelled, "items in two dimensions")
+    named = "".join(f"<li>{escape(title)}</li>" for title in told)
+    every = f"<details><summary>All {len(told):,} items</summary><ol>{named}</ol></details>"
     colours = f"<small>{escape(found.feature)}:</small> {legend(groups)}" if groups else ""
     note = (
         f"t-SNE of the model's vectors of the {len(points):,} items with most training events, by "
         "cosine. Near points are alike to the model; directions and far distances mean nothing. "
-        "Titles are told where the pointer rests."
+        "Titles are told where the pointer rests, and in the list."
     )
     rows = [["item", *(f"nearest {n}" for n in range(1, 1 + len(found.near[0])))]]
     rows += [[t, *near] for t, near in zip(found.titles, found.near, strict=False)]
     near = card(
         "Nearest items", table(rows, "texts"), "By the cosine of the vectors, among these items."
     )
-    return card("Items in two dimensions", colours + drawn, note) + near
+    return card("Items in two dimensions", colours + drawn + every, note) + near
 
 
 def _short(title: str) -> str:

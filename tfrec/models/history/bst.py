@@ -8,10 +8,16 @@ import tensorflow as tf
 import tf_keras as keras
 
 from tfrec.config import Activation, Share, Width, Widths
-from tfrec.features import Features
+from tfrec.features import Features, History
 from tfrec.layers.embedding import Embeddings, field_vectors, history_vectors
 from tfrec.layers.mlp import MLP
-from tfrec.layers.transformer import Positions, TransformerBlock, distances, newest_first
+from tfrec.layers.transformer import (
+    Positions,
+    TransformerBlock,
+    attended_in_last,
+    distances,
+    newest_first,
+)
 from tfrec.models.base import SMALL_HISTORIES, Inputs, RankingModel
 from tfrec.overrides import merge
 
@@ -74,16 +80,34 @@ class BST(RankingModel):
         vectors = self.embeddings(inputs)
         parts = [field_vectors(vectors, inputs, self.features)]
         for history in self.features.histories:
-            events, candidate, mask = history_vectors(vectors, inputs, history)
-            # The candidate comes first, at distance 0: its place does not depend on the padding.
-            steps = tf.concat([candidate[:, tf.newaxis], events], axis=1)
-            ago = distances(mask)
-            ago = tf.concat([tf.zeros_like(ago[:, :1]), ago], axis=1)
-            places = self.distances[history.name](ago)
-            steps = tf.concat([steps, tf.cast(places, steps.dtype)], axis=2)
-            mask = tf.concat([tf.ones_like(mask[:, :1]), mask], axis=1)
+            steps, mask = self._steps(vectors, inputs, history)
             for block in self.blocks[history.name]:
                 steps = block(steps, mask, training=training)
             newest = newest_first(steps[:, 1:], mask[:, 1:], history.length)
             parts += [steps[:, 0], tf.reshape(newest, [-1, newest.shape[1] * newest.shape[2]])]
         return self.mlp(tf.concat(parts, axis=-1), training=training)[:, 0]
+
+    def _steps(
+        self, vectors: dict[str, tf.Tensor], inputs: Inputs, history: History
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """What goes into the blocks, and which steps are real."""
+        events, candidate, mask = history_vectors(vectors, inputs, history)
+        # The candidate comes first, at distance 0: its place does not depend on the padding.
+        steps = tf.concat([candidate[:, tf.newaxis], events], axis=1)
+        ago = distances(mask)
+        ago = tf.concat([tf.zeros_like(ago[:, :1]), ago], axis=1)
+        places = self.distances[history.name](ago)
+        steps = tf.concat([steps, tf.cast(places, steps.dtype)], axis=2)
+        return steps, tf.concat([tf.ones_like(mask[:, :1]), mask], axis=1)
+
+    def explain(self, inputs: Inputs) -> dict[str, tf.Tensor]:
+        """What the candidate attends to in the last block, (batch, events), 0 at padding.
+
+        Its own share is left out.
+        """
+        vectors, found = self.embeddings(inputs), {}
+        for history in self.features.histories:
+            steps, mask = self._steps(vectors, inputs, history)
+            weights = attended_in_last(self.blocks[history.name], steps, mask)
+            found[f"attention_{history.name}"] = weights[:, 0, 1:]
+        return found

@@ -14,7 +14,8 @@ from tfrec.features import Features, History
 from tfrec.layers.embedding import Embeddings, field_vectors, history_vectors
 from tfrec.layers.mlp import MLP
 from tfrec.layers.next_event import NextItem
-from tfrec.layers.transformer import Positions, TransformerBlock, distances
+from tfrec.layers.recurrent import last_state
+from tfrec.layers.transformer import Positions, TransformerBlock, attended_in_last, distances
 from tfrec.models.base import SMALL_HISTORIES, Inputs, RankingModel
 from tfrec.overrides import merge
 
@@ -91,11 +92,9 @@ class TransformerJoint(RankingModel):
         parts = [field_vectors(vectors, inputs, self.features)]
         for history in self.features.histories:
             events, candidate, mask = history_vectors(vectors, inputs, history)
-            name = history.name
-            places = tf.cast(self.distances[name](distances(mask)), events.dtype)
-            steps = tf.concat([events, places], axis=2)
+            steps = self._placed(events, mask, history)
             encoded = steps
-            for block in self.encoder[name]:
+            for block in self.encoder[history.name]:
                 encoded = block(encoded, mask, training=training)
             real = tf.cast(mask, encoded.dtype)
             mean = tf.einsum("be,bew->bw", real, encoded)
@@ -104,6 +103,23 @@ class TransformerJoint(RankingModel):
             losses = partial(self._next_items, history, steps, mask, inputs, training)
             self.add_auxiliary("next_item", losses, self.auxiliary_weight)
         return self.mlp(tf.concat(parts, axis=-1), training=training)[:, 0]
+
+    def _placed(self, events: tf.Tensor, mask: tf.Tensor, history: History) -> tf.Tensor:
+        places = tf.cast(self.distances[history.name](distances(mask)), events.dtype)
+        return tf.concat([events, places], axis=2)
+
+    def explain(self, inputs: Inputs) -> dict[str, tf.Tensor]:
+        """What the newest event attends to in the encoder's last block, 0 at padding.
+
+        Of every history, (batch, events).
+        """
+        vectors, found = self.embeddings(inputs), {}
+        for history in self.features.histories:
+            events, _, mask = history_vectors(vectors, inputs, history)
+            steps = self._placed(events, mask, history)
+            weights = attended_in_last(self.encoder[history.name], steps, mask)
+            found[f"attention_{history.name}"] = last_state(weights, mask)
+        return found
 
     def _next_items(
         self,

@@ -12,7 +12,8 @@ from tfrec.features import Features
 from tfrec.layers.cloze import Cloze
 from tfrec.layers.dropout import Dropout
 from tfrec.layers.embedding import Embedding
-from tfrec.layers.transformer import Positions, TransformerBlock
+from tfrec.layers.recurrent import last_state
+from tfrec.layers.transformer import Positions, TransformerBlock, attended_in_last
 from tfrec.models.base import Inputs
 from tfrec.models.nextitem.base import SEQUENCES, NextItemModel, followed_by
 
@@ -65,15 +66,30 @@ class BERT4Rec(NextItemModel):
         self.cloze.build(())  # only training calls it
 
     def states(self, ids: tf.Tensor, training: bool | None) -> tf.Tensor:
-        value = self.embedding(ids) + self.positions(tf.range(tf.shape(ids)[1]))
-        value = self.dropout(self.norm(value), training=training)
+        value = self.dropout(self._placed(ids), training=training)
         for block in self.blocks:
             value = block(value, ids != 0, training=training)
         return value
 
-    def users(self, inputs: Inputs, training: bool | None = None) -> tf.Tensor:
+    def _placed(self, ids: tf.Tensor) -> tf.Tensor:
+        return self.norm(self.embedding(ids) + self.positions(tf.range(tf.shape(ids)[1])))
+
+    def _masked_next(self, history: tf.Tensor) -> tf.Tensor:
+        return followed_by(history, tf.constant(self.mask_id, history.dtype))
+
+    def explain(self, inputs: Inputs) -> dict[str, tf.Tensor]:
+        """What [MASK] attends to in the last block, (batch, events), 0 at padding.
+
+        Its own share is left out.
+        """
         history = inputs[self.history.mask_feature.name]
-        ids = followed_by(history, tf.constant(self.mask_id, history.dtype))
+        ids = self._masked_next(history)
+        weights = last_state(attended_in_last(self.blocks, self._placed(ids), ids != 0), ids != 0)
+        weights = weights[:, :-1] * tf.cast(history != 0, weights.dtype)
+        return {f"attention_{self.history.name}": weights}
+
+    def users(self, inputs: Inputs, training: bool | None = None) -> tf.Tensor:
+        ids = self._masked_next(inputs[self.history.mask_feature.name])
         return self._projected(self.states_of(ids, training), ids == self.mask_id)
 
     def items(self, inputs: Inputs, training: bool | None = None) -> tf.Tensor:

@@ -10,7 +10,9 @@ import tf_keras as keras
 from tfrec.config import Share, Width
 from tfrec.features import Features
 from tfrec.layers.dropout import Dropout
-from tfrec.layers.transformer import Positions, TransformerBlock
+from tfrec.layers.recurrent import last_state
+from tfrec.layers.transformer import Positions, TransformerBlock, attended_in_last
+from tfrec.models.base import Inputs
 from tfrec.models.nextitem.base import SEQUENCES, NextItemModel
 
 
@@ -59,9 +61,17 @@ class SASRec(NextItemModel):
         self.norm = keras.layers.LayerNormalization(epsilon=1e-6) if pre_norm else None
 
     def states(self, ids: tf.Tensor, training: bool | None) -> tf.Tensor:
-        vectors = self.embedding(ids)
-        value = vectors * vectors.shape[-1] ** 0.5 + self.positions(tf.range(tf.shape(ids)[1]))
-        value = self.dropout(value, training=training)
+        value = self.dropout(self._placed(ids), training=training)
         for block in self.blocks:
             value = block(value, ids != 0, training=training)
         return self.norm(value) if self.norm else value
+
+    def _placed(self, ids: tf.Tensor) -> tf.Tensor:
+        vectors = self.embedding(ids)
+        return vectors * vectors.shape[-1] ** 0.5 + self.positions(tf.range(tf.shape(ids)[1]))
+
+    def explain(self, inputs: Inputs) -> dict[str, tf.Tensor]:
+        """What the newest event attends to in the last block, (batch, events), 0 at padding."""
+        ids = inputs[self.history.mask_feature.name]
+        weights = attended_in_last(self.blocks, self._placed(ids), ids != 0)
+        return {f"attention_{self.history.name}": last_state(weights, ids != 0)}
