@@ -24,6 +24,8 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
             function(*args, **kwargs)
         except UserError as error:
             raise click.ClickException(str(error)) from None
+        except BrokenPipeError:  # of `| head`, which has read enough: click ends in silence
+            raise
         except OSError as error:  # a path that cannot be read or written
             what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
             raise click.ClickException(what) from None
