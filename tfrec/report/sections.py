@@ -173,7 +173,7 @@ max-width:220px}
 .track .at{width:8px;height:8px;top:2px;margin-left:-4px;border-radius:50%;background:var(--c)}
 .track .whole{width:1px;background:var(--soft)}
 .shares td{color:var(--ink);background:color-mix(in srgb,var(--s0) var(--p),transparent)}
-ol{margin:0;padding-left:22px}.took{font-weight:600}
+ol{margin:0;padding-left:22px}details ol{padding-left:40px}.took{font-weight:600}
 @media(max-width:600px){.map .label{font-size:12px}
 thead+tbody th{min-width:132px;white-space:normal;overflow-wrap:anywhere}
 .bars th{min-width:88px}.bars .track{min-width:56px}}
