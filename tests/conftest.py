@@ -14,11 +14,12 @@ import tensorflow as tf
 from hypothesis import HealthCheck, settings
 
 import tfrec  # noqa: F401 - settles which Keras it is
-from tests import events
+from tests import events, fast_beam
 
 # A busy machine is slow at drawing examples, too.
 settings.register_profile("any speed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any speed")
+fast_beam.apply()
 
 
 def pytest_configure() -> None:

