@@ -122,6 +122,7 @@ class Workplace:
         Raises:
             AssertionError: it failed; says what it printed.
         """
+        script = _PORTS.sub(self._port, script)
         self._start([sys.executable, "-I", "-S", WARM, "-c", script])
 
     def _port(self, printed: re.Match[str]) -> str:
