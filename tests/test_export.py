@@ -113,7 +113,7 @@ def exports(shop: Path, tmp_path_factory: pytest.TempPathFactory) -> Exports:
         randomise(model)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(tf.saved_model, "load", load)
-            patch.setattr("tfrec.servable.ranks", lambda _: False)  # whole exports have it
+            patch.setattr("tfrec.servable.ranks", lambda *_: False)  # whole exports have it
             servable, own = make_servable(run, model, base)
         root.servables.append(servable)
         signatures.update({f"{entry.id}.{name}": function for name, function in own.items()})
@@ -262,7 +262,7 @@ def test_columns_that_requests_could_not_tell_apart_are_refused(shop: Path) -> N
 def test_warm_up_requests_are_answered_as_recorded(exports: Exports) -> None:
     run, _ = exports["din"]
     found, unrecorded = replay(run.export_directory / "1")
-    assert found == {"serving_default": 3, "predict": 3}
+    assert found == {"serving_default": 3, "predict": 3, "rank": 3}
     assert unrecorded == 0
 
 

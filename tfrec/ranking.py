@@ -111,8 +111,9 @@ class CandidateRanker(tf.Module):
         return {**users, "candidates": np.tile(some, (count, 1))}
 
 
-def ranks(features: Features) -> bool:
+def ranks(features: Features, data: Path) -> bool:
     """Whether a data set names its items, so that `rank` can be asked for them."""
     if features.item_id is None or features.item_key is None:
         return False
-    return features.table(features.feature(features.item_id).table).learned
+    learned = features.table(features.feature(features.item_id).table).learned
+    return learned and (data / "items").is_dir()  # TFX's data sets have none

@@ -86,7 +86,7 @@ def servable(run: Run, model: Model, place: Path) -> tuple[Servable, dict[str, A
         items = catalogue.load(data, features)
         root.retriever = Retriever(features, model, root.transform, items, place)
         signatures |= recommending(root.retriever, model)
-    elif ranks(features):
+    elif ranks(features, data):
         root.ranker = CandidateRanker(features, model, root.transform, data, place)
         signatures["rank"] = root.ranker.rank
     return root, signatures
