@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import json
 import os
 import socket
@@ -71,6 +72,7 @@ def main(run: Path, clients: tuple[int, ...], seconds: float, rows: int) -> None
     """Print tables, and put them into docs/results.md."""
     export = newest_version(run / "export")
     small, *large = _requests(export, rows)
+    gc.freeze()  # the clients are not to stop while the collector walks through TensorFlow
     table = [_bare(export, asked, seconds) for asked in (small, *large)]
     for batching in (False, True):
         with running(export.parent, batching) as server:
