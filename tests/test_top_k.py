@@ -366,7 +366,7 @@ def test_a_report_has_slices_of_users(
     for found in (report, sampled, sampled):
         found.save(path)
     assert Report.load(path).records == [*report.records, *sampled.records]
-    assert report.digests == sampled.digests
+    assert {*report.digests.values()} == {*sampled.digests.values()}
 
 
 def test_scores_that_are_not_finite_are_told(shop: Path, features: Features) -> None:
