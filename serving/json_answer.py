@@ -78,7 +78,7 @@ def decimals(numbers: Array) -> list[str]:
 def _decimal(value: float, dtype: np.dtype[Any]) -> str:
     if not isfinite(value):
         return _NOT_FINITE[str(value)]
-    text = "%.6g" % value  # noqa: UP031
+    text = f"{value:.6g}"
     return _with_point(text if dtype.type(text) == value else _ALL_DIGITS[dtype] % value)
 
 

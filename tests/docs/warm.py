@@ -69,7 +69,7 @@ def _answer(client: socket.socket) -> None:
 
 def ask(path: str, arguments: list[str]) -> int:
     """Exit status of `python` with these arguments, run by the process at a socket."""
-    command = {"arguments": arguments, "cwd": os.getcwd(), "environment": dict(os.environ)}  # noqa: PTH109
+    command = {"arguments": arguments, "cwd": str(Path.cwd()), "environment": dict(os.environ)}
     with socket.socket(socket.AF_UNIX) as client:
         client.connect(path)
         socket.send_fds(client, [json.dumps(command).encode()], [0, 1, 2])
