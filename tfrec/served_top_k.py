@@ -14,7 +14,6 @@ from tfrec.figures import REPLICATES, Report
 from tfrec.metrics import Array
 from tfrec.ranks import Ranks
 from tfrec.served import RAW, ServedEvaluator
-from tfrec.slices import Slices
 from tfrec.top_k import TopKEvaluator
 
 
@@ -46,24 +45,9 @@ class ServedTopK(TopKEvaluator):
 
         For the arguments see `measured_export`.
         """
-        slices = Slices(wanted, self.directory, self.features, self.split) if wanted else None
-        ranked = [(name, self._recommended, slices)]
-        ranked += [] if alone else [("popularity", self._popular, None)]
-        records = [
-            {"name": whose, "task": self.protocol, "slice": part, **_of_lists(ranks)}
-            for whose, ranking, parts in ranked
-            for part, ranks in self._ranks(ranking, parts, replicates).items()
-            if ranks.users or part is None
-        ]
-        return Report(
-            name,
-            self.split,
-            self.about(),
-            {self.protocol: self._digest()},
-            replicates,
-            records,
-            list(wanted),
-        )
+        rankings = [(name, self._recommended)]
+        rankings += [] if alone else [("popularity", self._popular)]
+        return self._report(rankings, wanted, replicates, _of_lists)
 
     def _recommended(self, inputs: dict[str, Any], targets: Any, seen: Any) -> Any:
         """Ids (users, K) of what is recommended, 0 for items that the data set does not know."""

@@ -195,25 +195,28 @@ class TopKEvaluator:
                 users are measured at.
             replicates: resamplings for intervals.
         """
+        rankings = [(name, self._of_model(model)), ("popularity", self._of_counts())]
+        return self._report(rankings, wanted, replicates, lambda ranks: ranks.record())
+
+    def _report(
+        self,
+        rankings: Sequence[tuple[str, Any]],
+        wanted: Sequence[str],
+        replicates: int,
+        record: Callable[[Any], dict[str, Any]],
+    ) -> Report:
+        """Records of rankings and their names; the first one's by slice, too."""
         slices = Slices(wanted, self.directory, self.features, self.split) if wanted else None
+        parts = [slices, *[None] * (len(rankings) - 1)]
         records = [
-            {"name": whose, "task": self.protocol, "slice": part, **ranks.record()}
-            for whose, ranking, parts in (
-                (name, self._of_model(model), slices),
-                ("popularity", self._of_counts(), None),
-            )
-            for part, ranks in self._ranks(ranking, parts, replicates).items()
+            {"name": whose, "task": self.protocol, "slice": part, **record(ranks)}
+            for (whose, ranking), of_it in zip(rankings, parts, strict=True)
+            for part, ranks in self._ranks(ranking, of_it, replicates).items()
             if ranks.users or part is None
         ]
-        return Report(
-            name,
-            self.split,
-            self.about(),
-            {self.protocol: self._digest()},
-            replicates,
-            records,
-            list(wanted),
-        )
+        digests = {self.protocol: self._digest()}
+        (name, _), *_ = rankings
+        return Report(name, self.split, self.about(), digests, replicates, records, list(wanted))
 
     def _of_counts(self) -> Callable[..., Any]:
         """What ranks by counts in training."""
