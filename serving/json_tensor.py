@@ -232,7 +232,7 @@ def _even(value: Any, dtype: tf.DType, deadline: Deadline) -> Array:
                 raise _UnevenError
             inner.extend(itertools.chain.from_iterable(lists))
         items = inner
-    array = np.empty(len(items), object if dtype == tf.string else dtype.as_numpy_dtype)
+    array = np.empty(len(items), object if dtype is tf.string else dtype.as_numpy_dtype)
     for start in range(0, len(items), TOGETHER):
         deadline.check()
         array[start : start + TOGETHER] = _leaves(items[start : start + TOGETHER], dtype)
@@ -244,6 +244,9 @@ def _leaves(values: list[Any], dtype: tf.DType) -> Any:
     kinds = set(map(type, values))
     if list in kinds:
         raise _UnevenError
+    if dtype is tf.string and kinds == {str}:
+        with contextlib.suppress(UnicodeEncodeError):
+            return list(map(str.encode, values))
     if len(values) <= _FEW:
         return [_leaf(value, dtype) for value in values]
     if dtype in _EXACT and kinds <= {int, float}:
@@ -293,12 +296,12 @@ def _check_values(
 
 
 def _leaf(value: Any, dtype: tf.DType) -> Any:
-    if dtype == tf.string:
+    if dtype is tf.string:
         if isinstance(value, str):
             return encoded(value)
         if isinstance(value, dict):
             return decoded(value)
-    elif dtype == tf.bool:
+    elif dtype is tf.bool:
         if isinstance(value, bool):
             return value
     elif isinstance(value, bool):
@@ -320,12 +323,12 @@ def _leaf(value: Any, dtype: tf.DType) -> Any:
         )
     raise invalid(
         f"JSON Value: {shown(value)} Type: {json_type(value)} is not of expected type: "
-        f"{dtype.name.removesuffix('32') if dtype == tf.float32 else dtype.name}"
+        f"{dtype.name.removesuffix('32') if dtype is tf.float32 else dtype.name}"
     )
 
 
 def _lossy(value: Any, dtype: tf.DType) -> ServingError:
-    target = "float" if dtype == tf.float32 else "double"
+    target = "float" if dtype is tf.float32 else "double"
     return invalid(
         f"Cannot convert JSON value: {shown(value)} to {target} without loss of precision."
     )
