@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -74,14 +75,34 @@ def test_a_causal_step_sees_itself_and_the_ones_before_it_only() -> None:
             np.testing.assert_array_equal(moved, np.arange(5) >= step if causal else True)
 
 
-def test_dropout_is_in_training_only() -> None:
-    values, layer = steps(), made(dropout=0.5)
+@pytest.mark.parametrize("kind", ["dropout", "attention_dropout"])
+def test_dropout_is_in_training_only(kind: str) -> None:
+    values, layer = steps(), made(**{kind: 0.5})
     mask = tf.constant(MASK)
     served = layer(values, mask, training=False)
     np.testing.assert_array_equal(layer(values, mask, training=False), served)
     first, second = (layer(values, mask, training=True) for _ in range(2))
     assert not np.allclose(first, served)
     assert not np.allclose(first, second)
+
+
+def test_what_is_dropped_of_the_attention_is_part_of_the_state(tmp_path: Path) -> None:
+    values, mask = steps(), tf.constant(MASK)
+    layer = made(attention_dropout=0.5)
+    layer(values, mask, training=True)
+    path = tf.train.Checkpoint(layer=layer).save(str(tmp_path / "layer"))
+    expected = layer(values, mask, training=True)
+    other = made(attention_dropout=0.5)
+    tf.train.Checkpoint(layer=other).restore(path).assert_consumed()
+    np.testing.assert_array_equal(other(values, mask, training=True), expected)
+
+
+def test_initial_matrices() -> None:
+    layer = TransformerBlock(2, 500, stddev=0.02)
+    layer(steps(), tf.constant(MASK))
+    for kernel in (layer.inner.kernel, layer.outer.kernel):
+        assert np.abs(kernel).max() < 0.04
+        assert np.std(kernel) == pytest.approx(0.88 * 0.02, rel=0.1)  # what the cut leaves
 
 
 def test_distances_count_back_from_the_newest_event() -> None:

@@ -10,6 +10,15 @@ import tf_keras as keras
 from tfrec.layers.dropout import Dropout
 
 
+class Attention(keras.layers.MultiHeadAttention):
+    """Keras' multi-head attention; what it drops of the weights is part of the state of a run."""
+
+    def _build_attention(self, rank: int) -> None:
+        super()._build_attention(rank)
+        if self._dropout:
+            self._dropout_layer = Dropout(self._dropout)
+
+
 class TransformerBlock(keras.layers.Layer):
     """s = LN(x + MultiHead(x)), then LN(s + W_2 act(W_1 s + b_1) + b_2), with dropout on both sums.
 
@@ -27,6 +36,9 @@ class TransformerBlock(keras.layers.Layer):
         activation: of the inner layer.
         causal: a step sees no later one.
         pre_norm: normalise the inputs of the parts, not the sums.
+        attention_dropout: of the weights of the attention.
+        stddev: of the initial matrices, normal without values beyond two of it; of Glorot & Bengio
+            2010 if None.
 
     Call: (batch, steps, width) and mask (batch, steps) → same shape. No step sees a padded one.
     Memory: batch × heads × steps².
@@ -40,24 +52,42 @@ class TransformerBlock(keras.layers.Layer):
         activation: str = "leaky_relu",
         causal: bool = False,
         pre_norm: bool = False,
+        attention_dropout: float = 0.0,
+        stddev: float | None = None,
         **kwargs,
     ) -> None:
         super().__init__(**kwargs)
         self.heads, self.causal, self.pre_norm = heads, causal, pre_norm
-        self.inner = keras.layers.Dense(inner, activation)
+        self.attention_dropout, self.stddev = attention_dropout, stddev
+        self.inner = keras.layers.Dense(inner, activation, kernel_initializer=self._initializer())
         self.norms = [keras.layers.LayerNormalization(epsilon=1e-6) for _ in range(2)]
         self.dropouts = [Dropout(dropout) for _ in range(2)]
 
     def build(self, input_shape) -> None:
         width = input_shape[-1]
-        self.attention = keras.layers.MultiHeadAttention(self.heads, max(width // self.heads, 1))
-        self.outer = keras.layers.Dense(width)
+        self.attention = Attention(
+            self.heads,
+            max(width // self.heads, 1),
+            dropout=self.attention_dropout,
+            kernel_initializer=self._initializer(),
+        )
+        self.outer = keras.layers.Dense(width, kernel_initializer=self._initializer())
         super().build(input_shape)
+
+    def _initializer(self) -> keras.initializers.Initializer:
+        if self.stddev is None:
+            return keras.initializers.GlorotUniform()
+        return keras.initializers.TruncatedNormal(stddev=self.stddev)
 
     def call(self, inputs: tf.Tensor, mask: tf.Tensor, training: bool | None = None) -> tf.Tensor:
         def attended(value: tf.Tensor) -> tf.Tensor:
-            seen = mask[:, tf.newaxis]
-            return self.attention(value, value, attention_mask=seen, use_causal_mask=self.causal)
+            return self.attention(
+                value,
+                value,
+                attention_mask=mask[:, tf.newaxis],
+                use_causal_mask=self.causal,
+                training=training,
+            )
 
         def fed(value: tf.Tensor) -> tf.Tensor:
             return self.outer(self.inner(value))

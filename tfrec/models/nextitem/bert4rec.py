@@ -26,17 +26,18 @@ class BERT4Rec(NextItemModel):
     [MASK] follows the history, and nothing else is masked.
 
     Source: Sun et al. 2019, BERT4Rec: Sequential Recommendation with Bidirectional Encoder
-    Representations from Transformer, sections 3.3 to 3.6.
+    Representations from Transformer, sections 3.3 to 3.6, with the initial weights of section 4.3,
+    and dropout of the attention's weights as in its authors' code.
 
     Args:
         features: of the data set, with a history of items.
         dim: length of the item vectors.
         blocks: number of Transformer blocks.
         heads: of the attention.
-        dropout: of the vectors and in the blocks.
+        dropout: of the vectors and in the blocks, the attention's weights among them.
         masked: share of a sequence's items that are masked in training.
         last_only: share of the sequences in which only the last item is.
-        stddev: of the initial item vectors.
+        stddev: of the initial vectors and matrices.
 
     Call: dict of inputs → {"score": (batch,)}. Memory: batch × heads × events².
     """
@@ -60,8 +61,14 @@ class BERT4Rec(NextItemModel):
         self.positions = Positions(self.history.length, dim)
         self.norm = keras.layers.LayerNormalization(epsilon=1e-6)
         self.dropout = Dropout(dropout)
-        self.blocks = [TransformerBlock(heads, 4 * dim, dropout, "gelu") for _ in range(blocks)]
-        self.projection = keras.layers.Dense(dim, "gelu")
+        self.blocks = [
+            TransformerBlock(
+                heads, 4 * dim, dropout, "gelu", attention_dropout=dropout, stddev=stddev
+            )
+            for _ in range(blocks)
+        ]
+        initializer = keras.initializers.TruncatedNormal(stddev=stddev)
+        self.projection = keras.layers.Dense(dim, "gelu", kernel_initializer=initializer)
         self.cloze = Cloze(masked, last_only)
         self.cloze.build(())  # only training calls it
 
