@@ -102,8 +102,7 @@ class _Api:
             path = request.rel_url.raw_path
             if not path.lower().startswith("/v1/"):
                 return _error(404, "Not Found")
-            async with asyncio.timeout(self.timeout):
-                return _json(200, await self._answer(request, path))
+            return _json(200, await self._answer(request, path))
         except ServingError as error:
             return _error(error.http_status, error.message)
         except web.HTTPRequestEntityTooLarge:
@@ -145,15 +144,17 @@ class _Api:
     async def _body(self, request: web.Request) -> AsyncIterator[bytes]:
         body = bytearray()
         try:
-            async for part in request.content.iter_any():
-                self._held += len(part)
-                body += part
-                if len(body) > MAX_BODY:
-                    raise web.HTTPRequestEntityTooLarge(MAX_BODY, len(body))
-                if self._held > MAX_BODIES:
-                    raise ServingError(
-                        Code.UNAVAILABLE, f"Request bodies take {MAX_BODIES} bytes; try again later"
-                    )
+            async with asyncio.timeout(self.timeout):  # what follows ends at the deadline by itself
+                async for part in request.content.iter_any():
+                    self._held += len(part)
+                    body += part
+                    if len(body) > MAX_BODY:
+                        raise web.HTTPRequestEntityTooLarge(MAX_BODY, len(body))
+                    if self._held > MAX_BODIES:
+                        raise ServingError(
+                            Code.UNAVAILABLE,
+                            f"Request bodies take {MAX_BODIES} bytes; try again later",
+                        )
             yield bytes(body)
         finally:
             self._held -= len(body)

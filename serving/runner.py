@@ -88,7 +88,7 @@ class Runner:
                 work = asyncio.get_running_loop().run_in_executor(self.threads, run)
             return await asyncio.wait_for(work, timeout)
         except TimeoutError:
-            raise ServingError(Code.DEADLINE_EXCEEDED, "Deadline exceeded") from None
+            raise _late() from None
         finally:
             self._inside -= 1
             waiting.clear()  # what is given up waits on for its thread, and should take no memory
@@ -107,7 +107,10 @@ class Runner:
                 function's own error.
         """
         if small:
-            return function()
+            try:
+                return function()
+            except TimeoutError:
+                raise _late() from None
         # As a run counts only until it ends, the reply after it always finds its place free.
         self._enter()
         waiting = [function]
@@ -121,7 +124,7 @@ class Runner:
             raise
         except TimeoutError:
             deadline.give_up()
-            raise ServingError(Code.DEADLINE_EXCEEDED, "Deadline exceeded") from None
+            raise _late() from None
         finally:
             self._inside -= 1
             waiting.clear()
@@ -132,3 +135,7 @@ class Runner:
                 Code.UNAVAILABLE, f"More than {self.limit} requests at a time; try again later"
             )
         self._inside += 1
+
+
+def _late() -> ServingError:
+    return ServingError(Code.DEADLINE_EXCEEDED, "Deadline exceeded")

@@ -73,10 +73,12 @@ def predict(requests: Requests, request: predict_pb2.PredictRequest) -> tuple[gr
 def test_rest_timeout(requests: Requests, tmp_path: Path) -> None:
     body = {"signature_name": "wait", "inputs": str(tmp_path)}
     try:
-        assert post(requests, 0.2, body) == (504, {"error": "Timed out"})
+        assert post(requests, 0.2, body) == (504, {"error": "Deadline exceeded"})
     finally:
         (tmp_path / "end").touch()
     assert post(requests, 30, body) == (200, {"outputs": True})
+    counts = [line for line in requests.metrics.text().splitlines() if "request_count{" in line]
+    assert [line.partition("status=")[2] for line in counts] == ['"DEADLINE_EXCEEDED"} 1', '"OK"} 1']
 
 
 def test_internal_errors_of_rest(broken: Requests, caplog: pytest.LogCaptureFixture) -> None:

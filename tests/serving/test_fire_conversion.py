@@ -144,10 +144,11 @@ def test_a_conversion_ends_at_the_deadline(models: Models) -> None:
             finally:
                 ended.set()
 
-        with pytest.raises(ServingError) as raised:
-            await requests.runner.convert(work, deadline, False)
-        assert raised.value.code == Code.DEADLINE_EXCEEDED
-        assert await asyncio.to_thread(ended.wait, 10)
+        for small in (False, True):
+            with pytest.raises(ServingError) as raised:
+                await requests.runner.convert(work, deadline, small)
+            assert raised.value.code == Code.DEADLINE_EXCEEDED
+            assert await asyncio.to_thread(ended.wait, 10)
         async with Held(requests.runner):
             with pytest.raises(ServingError) as raised:
                 await over_rest(requests, LARGE, 0.05)
