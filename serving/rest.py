@@ -7,6 +7,7 @@ import contextlib
 import json
 import logging
 import re
+import socket
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from typing import Any, TypeVar
 from urllib.parse import unquote
@@ -32,6 +33,7 @@ _GET = re.compile(rf"(?i)/v1/models(?:/(?P<name>[^/:]+))?{_VERSION}(?:/(?P<part>
 MAX_BODY = inference.MAX_BYTES
 MAX_BODIES = 16 * MAX_BODY  # of all requests together, so that many large ones cannot take all
 LINGERING_SECONDS = 2  # in which the rest of a refused body is read, so that its client sees why
+WAITING = 128  # connections that the system keeps until they are taken
 IDLE_SECONDS = 75  # of a connection without a request, or with half of one's headers
 
 log = logging.getLogger("serving")
@@ -79,6 +81,22 @@ def runner(app: web.Application, grace: float, idle: float = IDLE_SECONDS) -> we
         lingering_time=LINGERING_SECONDS,
         shutdown_timeout=grace,
     )
+
+
+async def listen(runner: web.AppRunner, address: str, port: int) -> None:
+    """Opens a port for an application.
+
+    Args:
+        runner: of the application, set up.
+        address: of an interface of this machine.
+        port: 0 for any.
+    """
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    listener = socket.create_server((address, port), family=family)
+    # It is also how many connections asyncio takes at a time. Where there is no file left for one,
+    # it logs a traceback and comes back a second later, and does both for each of them.
+    await web.SockSite(runner, listener, backlog=1).start()
+    listener.listen(WAITING)
 
 
 class _Api:

@@ -6,10 +6,11 @@ import asyncio
 import contextlib
 import importlib
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any
 
 import grpc
+from google.protobuf.message import DecodeError
 from grpc_health.v1 import health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from tensorflow_serving.apis import (
@@ -66,15 +67,59 @@ def server(
             ("grpc.so_reuseport", 0),  # a port in use is an error
         ],
     )
+    services: Any = _Parsing()
     prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(
-        PredictionService(requests, timeout), result
+        PredictionService(requests, timeout), services
     )
-    model_service_pb2_grpc.add_ModelServiceServicer_to_server(ModelService(requests), result)
+    model_service_pb2_grpc.add_ModelServiceServicer_to_server(ModelService(requests), services)
+    result.add_generic_rpc_handlers([services])
     health = Health()
     health_pb2_grpc.add_HealthServicer_to_server(health, result)
     names = [*_SERVICES, reflection.SERVICE_NAME]
     reflection.enable_server_reflection(names, result)
     return result, health
+
+
+class _Parsing(grpc.GenericRpcHandler):
+    """Services whose requests end with INTERNAL if they cannot be parsed, as in gRPC of C++.
+
+    Python's gRPC says UNKNOWN, and logs a traceback whenever a client wants one. This is no
+    interceptor, since that would run for every request.
+    """
+
+    def __init__(self) -> None:
+        self._services: list[grpc.GenericRpcHandler] = []
+        self._handlers: dict[str, Any] = {}
+
+    def add_generic_rpc_handlers(self, handlers: Iterable[grpc.GenericRpcHandler]) -> None:
+        """Takes services as a server does."""
+        self._services += handlers
+
+    def service(self, handler_call_details: Any) -> Any:
+        """What answers a method, as gRPC asks for it; None for those of other services."""
+        method = handler_call_details.method
+        if method not in self._handlers:
+            found = [service.service(handler_call_details) for service in self._services]
+            handler = next(filter(None, found), None)
+            if handler is None:
+                return None
+            self._handlers[method] = _parsing(handler)
+        return self._handlers[method]
+
+
+def _parsing(handler: Any) -> Any:
+    def parsed(message: bytes) -> Any:
+        try:
+            return handler.request_deserializer(message)
+        except DecodeError:
+            return None
+
+    async def answer(request: Any, context: Any) -> Any:
+        if request is None:
+            await context.abort(grpc.StatusCode.INTERNAL, "The request cannot be parsed")
+        return await handler.unary_unary(request, context)
+
+    return grpc.unary_unary_rpc_method_handler(answer, parsed, handler.response_serializer)
 
 
 async def _answer(context: Any, name: str, work: Awaitable[Any]) -> Any:

@@ -219,9 +219,8 @@ class _Input:
         """The value, if it fits."""
         fits = value.dtype.kind in "OSU" if self.numpy is None else value.dtype == self.numpy
         if not fits:
-            raise invalid(
-                f"Expects arg[{name}] to be {self.dtype.name} but {value.dtype} is provided"
-            )
+            given = "string" if value.dtype.kind in "OSU" else value.dtype
+            raise invalid(f"Expects arg[{name}] to be {self.dtype.name} but {given} is provided")
         if self.sizes is not None and not (
             len(self.sizes) == value.ndim
             and all(

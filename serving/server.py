@@ -131,8 +131,6 @@ async def _serve(options: Options) -> None:
 
 
 async def _start(options: Options, stack: contextlib.AsyncExitStack) -> None:
-    from aiohttp import web
-
     from serving import config_files, cors, demo_page, rest, rpc
     from serving.batching import BatchingParameters
     from serving.model import Retries
@@ -189,7 +187,7 @@ async def _start(options: Options, stack: contextlib.AsyncExitStack) -> None:
     await _open_rpc(server, options)
     if running.rest:
         await running.rest.setup()
-        await web.TCPSite(running.rest, options.address, options.rest_api_port).start()
+        await rest.listen(running.rest, options.address, options.rest_api_port)
     ports = f"gRPC port {options.port}, REST port {options.rest_api_port}"
     log.info("serving %s: %s", options.model_config_file or options.model_name, ports)
     if options.demo_page:

@@ -16,7 +16,6 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
-from aiohttp import web
 
 from serving import rest
 from serving.models import Models, single
@@ -65,8 +64,7 @@ async def serving(models: Models, timeout: float, idle: float) -> AsyncIterator[
     requests = Requests(models, Runner(Metrics()), Metrics())
     runner = rest.runner(rest.application(requests, timeout), 1, idle)
     await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
+    await rest.listen(runner, "127.0.0.1", 0)
     try:
         yield runner.addresses[0][1], requests
     finally:
@@ -262,6 +260,31 @@ def test_thousands_of_connections(server: Server) -> None:
             connection.close()
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, most))
     is_well(server)
+
+
+def test_connections_without_a_file_left_wait_for_one(
+    models: Models, caplog: pytest.LogCaptureFixture
+) -> None:
+    """And do not fill the log meanwhile."""
+    soft, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+
+    async def ask() -> bytes:
+        async with serving(models, 30, 30) as (port, _):
+            loop = asyncio.get_running_loop()
+            with socket.socket() as client, socket.socket() as probe:
+                client.setblocking(False)
+                resource.setrlimit(resource.RLIMIT_NOFILE, (probe.fileno(), most))
+                await loop.sock_connect(client, ("127.0.0.1", port))
+                await loop.sock_sendall(client, whole(BODY))
+                await asyncio.sleep(1.5)
+                resource.setrlimit(resource.RLIMIT_NOFILE, (soft, most))
+                return await asyncio.wait_for(loop.sock_recv(client, 100), 10)
+
+    try:
+        assert asyncio.run(ask()).startswith(b"HTTP/1.1 200")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, most))
+    assert 1 <= caplog.text.count("Too many open files") <= 3
 
 
 def test_a_model_that_hangs_ends_with_the_servers_patience(

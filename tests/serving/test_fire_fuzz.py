@@ -215,7 +215,8 @@ def test_bytes_that_are_no_message(server: Server) -> None:
     for sent in (b"\xff" * 100, b"\x0a\xff\xff\xff\xff\x0f"):
         with pytest.raises(grpc.RpcError) as raised:
             method(sent)
-        assert raised.value.code() == grpc.StatusCode.UNKNOWN  # as gRPC itself answers
+        assert raised.value.code() == grpc.StatusCode.INTERNAL  # as gRPC of C++ answers
+    assert "DecodeError" not in server.log.read_text()
     is_well(server)
 
 
