@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from urllib.parse import unquote
 
 from aiohttp import web
+from aiohttp.http import HttpProcessingError
 from google.protobuf import json_format
 from tensorflow_serving.apis import get_model_metadata_pb2
 from tensorflow_serving.apis.model_pb2 import ModelSpec
@@ -73,14 +74,23 @@ def runner(app: web.Application, grace: float, idle: float = IDLE_SECONDS) -> we
         grace: seconds that requests have to end when the server does.
         idle: seconds after which a connection without a whole request is closed.
     """
+    logger = logging.getLogger("serving.http")
+    logger.addFilter(_is_ours)
     return web.AppRunner(
         app,
+        logger=logger,
         access_log=None,
         handler_cancellation=True,
         keepalive_timeout=idle,
         lingering_time=LINGERING_SECONDS,
         shutdown_timeout=grace,
     )
+
+
+def _is_ours(record: logging.LogRecord) -> bool:
+    """Not of a client that does not speak HTTP: it is told, and could fill the log."""
+    error = record.exc_info[1] if record.exc_info else None
+    return not isinstance(error, HttpProcessingError | web.RequestPayloadError)
 
 
 async def listen(runner: web.AppRunner, address: str, port: int) -> None:

@@ -195,6 +195,7 @@ def test_a_small_body_that_unpacks_to_a_large_one(server: Server) -> None:
     assert reply == (200, {"predictions": [2.5]})
     reply = server.call("POST", "/v1/models/model:predict", BODY, {"Content-Encoding": "gzip"})
     assert reply[0] == 400
+    assert "Unhandled exception" not in server.log.read_text()
 
 
 def resident(server: Server) -> int:
@@ -229,6 +230,7 @@ def test_requests_that_proxies_may_read_otherwise(server: Server, sent: bytes) -
     assert reply == b"" or reply.startswith((b"HTTP/1.1 400", b"HTTP/1.0 400"))
     assert b" 200 OK" not in reply
     is_well(server)
+    assert "Error handling request" not in server.log.read_text()
 
 
 def test_pipelined_requests_have_their_answers_in_order(server: Server) -> None:
