@@ -23,6 +23,14 @@ def halves(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return base
 
 
+@pytest.fixture
+def base(tmp_path: Path) -> Path:
+    """Where a model's versions are to be."""
+    path = tmp_path / "base"
+    path.mkdir()
+    return path
+
+
 @pytest.fixture(scope="session")
 def everything(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Base path with the version 7 of a model with all signatures."""

@@ -1,4 +1,4 @@
-"""Versions of a model, and their warm-up; the last test in a process of its own."""
+"""Versions of a model; the last test in a process of its own."""
 
 from __future__ import annotations
 
@@ -9,39 +9,17 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 import tensorflow as tf
-from tensorflow_serving.apis import prediction_log_pb2
 from tensorflow_serving.apis.get_model_status_pb2 import ModelVersionStatus
-from tensorflow_serving.apis.model_pb2 import ModelSpec
-from tensorflow_serving.config.model_server_config_pb2 import ModelServerConfig
 
 from serving.errors import Code, ServingError
 from serving.model import Model, Policy, Retries
-from serving.models import Models, single
 from serving.servable import Loading, Servable
+from tests.serving.loaded import answer, states
 from tests.serving.process import Server, until
-from tests.serving.saved_models import logged, predict_request, write_warm_up
 
 AVAILABLE, END = ModelVersionStatus.AVAILABLE, ModelVersionStatus.END
-
-
-@pytest.fixture
-def base(tmp_path: Path) -> Path:
-    path = tmp_path / "base"
-    path.mkdir()
-    return path
-
-
-def answer(model: Model, version: int | None = None) -> tuple[int, float]:
-    """The version that answers, and the offset of its model."""
-    number, servable = model.get(version)
-    return number, float(servable.run("serving_default", {"x": np.zeros(1, np.float32)})["y"][0])
-
-
-def states(model: Model) -> dict[int, int]:
-    return {version: status.state for version, status in model.statuses.items()}
 
 
 def half_copied(source: Path, target: Path) -> Path:
@@ -181,22 +159,6 @@ def test_the_largest_version(halves: Path, base: Path) -> None:
     assert answer(model) == (2**63 - 1, 2.0)
 
 
-def test_without_versions(halves: Path, base: Path) -> None:
-    models = Models()
-    models.apply(single("m", base), patient=True)
-    assert not models.ready
-    with pytest.raises(ServingError, match=r"Latest\(m\)") as raised:
-        models.get(ModelSpec(name="m"))
-    assert raised.value.code == Code.NOT_FOUND
-    with pytest.raises(ServingError, match="Could not find any versions of model m"):
-        models.statuses(ModelSpec(name="m"))
-    shutil.copytree(halves / "two", base / "1")
-    models.poll()
-    assert models.get(ModelSpec(name="m"))[0] == 1
-    assert models.ready
-    assert list(models.statuses(ModelSpec(name="m"))) == [1]
-
-
 def test_a_base_path_that_went_away(halves: Path, base: Path) -> None:
     shutil.copytree(halves / "two", base / "1")
     model = Model("m", base)
@@ -227,70 +189,6 @@ def test_versions_that_are_no_longer_wanted_end(halves: Path, base: Path) -> Non
     assert answer(model) == (1, 2.0)
 
 
-def test_another_base_path_takes_over_once_it_has_a_version(halves: Path, base: Path) -> None:
-    shutil.copytree(halves / "two", base / "1")
-    models, spec, other = Models(), ModelSpec(name="m"), base / "other"
-    models.apply(single("m", base))
-
-    def serves(offset: float) -> bool:
-        number, servable = models.get(spec)
-        assert models.statuses(spec)[number].state == AVAILABLE
-        output = servable.run("serving_default", {"x": np.zeros(1, np.float32)})
-        return output["y"].tolist() == [offset]
-
-    with pytest.raises(ServingError, match=f"name: m, no version is in {other}") as raised:
-        models.apply(single("m", other))
-    assert raised.value.code == Code.UNKNOWN
-    assert serves(2.0)
-    other.mkdir()
-    models.poll()
-    assert serves(2.0)
-    (other / "1").mkdir()
-    models.poll()
-    assert serves(2.0)
-    shutil.copytree(halves / "three", other / "1", dirs_exist_ok=True)
-    models.poll()
-    assert serves(3.0)
-    models.apply(single("m", base))
-    assert serves(2.0)
-
-
-def test_models_that_cannot_be_loaded_take_no_requests_from_others(
-    halves: Path, base: Path
-) -> None:
-    shutil.copytree(halves / "two", base / "good" / "1")
-    models, config = Models(), ModelServerConfig()
-    for name in ("good", "bad"):
-        (base / name).mkdir(exist_ok=True)
-        config.MergeFrom(single(name, base / name))
-    models.apply(config, patient=True)
-    assert not models.ready  # a server that has not begun is not all there
-    models.apply(single("good", base / "good"))
-    assert models.ready
-    with pytest.raises(ServingError, match="name: bad, no version is in"):
-        models.apply(config)
-    assert models.ready
-    shutil.rmtree(base / "good" / "1")
-    models.poll()
-    assert not models.ready
-
-
-def test_the_status_tells_of_the_first_load(halves: Path, base: Path) -> None:
-    config, seen = ModelServerConfig(), []
-    for name in ("a", "b"):
-        shutil.copytree(halves / "two", base / name / "1")
-        config.MergeFrom(single(name, base / name))
-
-    def load(directory: Path) -> Servable:
-        seen.append([models.statuses(ModelSpec(name=name))[1].state for name in ("a", "b")])
-        return Servable(directory)
-
-    models = Models(load)
-    models.apply(config)
-    states = ModelVersionStatus
-    assert seen == [[states.LOADING, states.START], [states.AVAILABLE, states.LOADING]]
-
-
 @pytest.mark.parametrize(("times", "tries"), [(0, 1), (2, 3)])
 def test_a_load_that_fails_is_tried_again(base: Path, times: int, tries: int) -> None:
     (base / "1").mkdir()
@@ -313,90 +211,6 @@ def test_a_load_that_fails_is_tried_again(base: Path, times: int, tries: int) ->
     for _ in range(3):
         waiting.poll()
     assert len(tried) == 2 * tries + 1
-
-
-def test_statuses_are_newest_first(halves: Path, base: Path) -> None:
-    models = Models()
-    for version in ("2", "10"):
-        shutil.copytree(halves / "two", base / version)
-        models.apply(single("m", base))
-    assert list(models.statuses(ModelSpec(name="m"))) == [10, 2]
-    assert list(models.statuses(ModelSpec(name="m", version={"value": 2}))) == [2]
-
-
-def with_warm_up(halves: Path, base: Path, *records: bytes) -> Model:
-    write_warm_up(shutil.copytree(halves / "two", base / "1"), records)
-    model = Model("m", base)
-    model.poll()
-    return model
-
-
-GOOD = logged(predict_request({"x": np.zeros(3, np.float32)}))
-
-
-def test_warm_up_is_replayed(halves: Path, base: Path, caplog: pytest.LogCaptureFixture) -> None:
-    named = predict_request({"x": np.zeros(1, np.float32)}, "serving_default", "any")
-    with caplog.at_level(logging.INFO, "serving"):
-        model = with_warm_up(halves, base, GOOD, logged(named))
-    assert answer(model) == (1, 2.0)
-    assert "warmed up with 2 requests" in caplog.text
-
-
-@pytest.mark.parametrize(
-    ("record", "code", "error"),
-    [
-        (b"\xff\xff", Code.UNKNOWN, "Error parsing message"),
-        (b"", Code.UNIMPLEMENTED, "Unsupported log_type for warmup: None"),
-        (
-            prediction_log_pb2.PredictionLog(session_run_log={}).SerializeToString(),
-            Code.UNIMPLEMENTED,
-            "Unsupported log_type for warmup: session_run_log",
-        ),
-        (
-            prediction_log_pb2.PredictionLog(regress_log={}).SerializeToString(),
-            Code.FAILED_PRECONDITION,
-            "No regression inputs found in SignatureDef",
-        ),
-        (logged(predict_request({})), Code.INVALID_ARGUMENT, "Missing but required: {x}"),
-        (logged(predict_request({"x": np.zeros(1)})), Code.INVALID_ARGUMENT, "float64 is provided"),
-        (
-            logged(predict_request({"x": np.zeros((1, 1), np.float32)})),
-            Code.INVALID_ARGUMENT,
-            "to have shape",
-        ),
-        (
-            logged(predict_request({"x": np.zeros(1, np.float32)}, "no")),
-            Code.FAILED_PRECONDITION,
-            'Serving signature key "no" not found.',
-        ),
-    ],
-    ids=["no protobuf", "empty", "session", "regress", "no input", "dtype", "shape", "signature"],
-)
-def test_a_bad_record_fails_the_load(
-    halves: Path, base: Path, record: bytes, code: Code, error: str
-) -> None:
-    model = with_warm_up(halves, base, GOOD, record)
-    assert states(model) == {1: END}
-    assert model.statuses[1].code == code
-    assert error in model.statuses[1].message
-    Servable(base / "1", Loading(warm_up=False))
-
-
-def test_a_warm_up_file_of_another_kind_fails_the_load(halves: Path, base: Path) -> None:
-    model = with_warm_up(halves, base)
-    assert answer(model) == (1, 2.0)
-    directory = shutil.copytree(base / "1", base / "2")
-    (directory / "assets.extra" / "tf_serving_warmup_requests").write_text("these are no records")
-    model.poll()
-    assert answer(model) == (1, 2.0)
-    assert states(model) == {1: AVAILABLE, 2: END}
-    assert model.statuses[2].code == Code.DATA_LOSS
-    assert model.statuses[2].message == "corrupted record at 0 (Is this even a TFRecord file?)"
-
-
-@pytest.mark.parametrize(("count", "state"), [(1_000, AVAILABLE), (1_001, END)])
-def test_the_number_of_warm_up_records(halves: Path, base: Path, count: int, state: int) -> None:
-    assert states(with_warm_up(halves, base, *[GOOD] * count)) == {1: state}
 
 
 def test_a_model_without_the_serving_tag(base: Path) -> None:
@@ -444,33 +258,3 @@ def test_a_server_follows_its_base_path_until_sigint(
     assert server.predict({"instances": [0]}, "/v1/models/model/versions/1")[0] == 404
     assert server.stop(signal.SIGINT) == 0
     assert "Traceback" not in server.log.read_text()
-
-
-def labelled(base: Path, **labels: int) -> ModelServerConfig:
-    config = single("m", base)
-    for label, version in labels.items():
-        config.model_config_list.config[0].version_labels[label] = version
-    return config
-
-
-@pytest.mark.parametrize("early", [False, True])
-def test_labels_need_loaded_versions(halves: Path, base: Path, early: bool) -> None:
-    shutil.copytree(halves / "two", base / "1")
-    models = Models(early_labels=early)
-    if early:
-        models.apply(labelled(base, stable=1))
-    else:
-        with pytest.raises(ServingError, match="assign label to version 1 of model m") as raised:
-            models.apply(labelled(base, stable=1))
-        assert raised.value.code == Code.FAILED_PRECONDITION
-        assert not models.known("m")
-        models.apply(single("m", base))
-        models.apply(labelled(base, stable=1))
-    shutil.copytree(halves / "three", base / "2")
-    with pytest.raises(ServingError, match="assign label to version 2 of model m"):
-        models.apply(labelled(base, stable=2))
-    spec = ModelSpec(name="m", version_label="stable")
-    assert models.get(spec)[0] == 1
-    models.poll()
-    models.apply(labelled(base, stable=2))
-    assert models.get(spec)[0] == 2
