@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 import tensorflow as tf
 
+from serving.replay import replay
 from tests.test_export import sample
 from tfrec import demo
 from tfrec.data import load_transform, pad
@@ -67,6 +68,10 @@ def test_two_stages_explain_as_their_ranking_model(
     for name, weights in expected.items():
         assert np.ptp(weights) > 0
         np.testing.assert_allclose(got[name], weights, rtol=1e-4, atol=1e-6)
+
+
+def test_all_signatures_of_two_stages_are_warmed_up(version: Path) -> None:
+    assert replay(version) == ({"recommend": 2, "explain": 2}, 0)
 
 
 def test_users_can_be_recommended_to_and_what_they_get_explained(

@@ -97,20 +97,20 @@ def warm_up(run: Run, root: Servable, signatures: Mapping[str, Any]) -> Iterator
 
     Args:
         run: whose data set has samples of raw examples.
-        root, signatures: of the model; requests go to those of them that take examples.
+        root, signatures: of the model; every signature is asked.
     """
     for size in WARM_UP_BATCHES:
         examples = samples(run, size)
         named = columns_of_examples(run.features, examples)
-        requests: dict[str, dict[str, Any]] = {
-            "serving_default": {"examples": examples},
-            "predict": named,
-            "recommend": recommend_request(run.features, named),
-        }
+        requests: dict[str, dict[str, Any]] = {"serving_default": {"examples": examples}}
+        if "recommend" in signatures:
+            requests["recommend"] = recommend_request(run.features, named)
         if "rank" in signatures:
             requests["rank"] = root.ranker.request(named)
-        for name in [name for name in requests if name in signatures]:
-            yield prediction_log(run.config.model.id, name, signatures[name], requests[name])
+        for name, function in signatures.items():
+            columns = function.structured_input_signature[1]  # of all others, some of `predict`'s
+            request = requests.get(name) or {column: named[column] for column in columns}
+            yield prediction_log(run.config.model.id, name, function, request)
 
 
 def samples(run: Run, size: int) -> list[bytes]:

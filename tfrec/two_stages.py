@@ -94,8 +94,10 @@ class TwoStages(tf.Module):
     def warm_up(self, name: str) -> Iterator[bytes]:
         """Serialized PredictionLogs for a model of that name."""
         for size in WARM_UP_BATCHES[:2]:  # each row is as many as there are candidates
+            named = [columns_of_examples(run.features, samples(run, size)) for run in self._runs]
             request: dict[str, Any] = {}
-            for run in self._runs:
-                columns = columns_of_examples(run.features, samples(run, size))
+            for run, columns in zip(self._runs, named, strict=True):
                 request |= recommend_request(run.features, columns)
             yield prediction_log(name, "recommend", self.recommend, request)
+            if "explain" in self.functions:  # of the ranking run
+                yield prediction_log(name, "explain", self.functions["explain"], named[1])
