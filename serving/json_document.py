@@ -19,7 +19,7 @@ _MAX_SHOWN = 300
 _OTHER_NAMES = re.compile(r'"(?:[^"\\]++|\\.)*+"?|-NaN|Inf(?!inity)', re.DOTALL)
 
 
-def parse_json(body: bytes, deadline: Deadline = NEVER) -> dict[str, Any]:
+def parse_json(body: bytes | bytearray, deadline: Deadline = NEVER) -> dict[str, Any]:
     """A JSON object; NaN and Infinity are accepted, and what else RapidJSON calls them.
 
     Args:
@@ -51,7 +51,7 @@ def parse_json(body: bytes, deadline: Deadline = NEVER) -> dict[str, Any]:
     return document
 
 
-def _loads(body: bytes, deadline: Deadline) -> Any:
+def _loads(body: bytes | bytearray, deadline: Deadline) -> Any:
     """What orjson refuses, in Python's reader; its numbers stay those of orjson."""
     text = body.decode("utf-8-sig")
     if "-NaN" in text or text.count("Inf") > text.count("Infinity"):

@@ -28,7 +28,7 @@ _FEW = 16  # for which NumPy takes longer than it saves
 _KINDS = {"bytes_list": "bytes", "float_list": "float", "int64_list": "int64"}
 
 
-def parse_examples(body: bytes, deadline: Deadline = NEVER) -> tuple[str, list[bytes]]:
+def parse_examples(body: bytes | bytearray, deadline: Deadline = NEVER) -> tuple[str, list[bytes]]:
     """Signature and serialized examples of a request, each with the context that they share.
 
     Args:

@@ -50,7 +50,7 @@ class PredictRequest:
     body: dict[str, Any]
 
 
-def parse_predict(body: bytes, deadline: Deadline = NEVER) -> PredictRequest:
+def parse_predict(body: bytes | bytearray, deadline: Deadline = NEVER) -> PredictRequest:
     """Parses the body of a predict request.
 
     Args:

@@ -60,7 +60,10 @@ def arrays(tensors: Mapping[str, tensor_pb2.TensorProto], deadline: Deadline = N
             raise invalid(f"tensor parsing error: {name}")
         # Fewer values than elements are legal, so a few bytes could ask for all memory; and
         # TensorFlow multiplies sizes beside a 0, too, and ends the process when that overflows.
-        left -= prod(max(size, 1) for size in sizes) * _bytes_of(tensor.dtype)
+        count = prod(max(size, 1) for size in sizes)
+        left -= count * _bytes_of(tensor.dtype)
+        if tensor.string_val:  # of which TensorFlow makes copies
+            left -= max(count - len(tensor.string_val), 0) * len(tensor.string_val[-1])
         if left < 0:
             raise invalid(
                 f"tensor parsing error: {name} is larger than {inference.MAX_BYTES} bytes"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +118,28 @@ def test_what_is_converted_decides_where(
         monkeypatch.setattr(module, name, traced)
     assert asyncio.run(ask(requests_of(models), [0] * count)) == [2.0] * count
     assert found == threads
+
+
+def test_few_requests_are_parsed_at_a_time(models: Models, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is parsed takes far more memory than the body, and is not kept in a queue."""
+    parsed: list[weakref.ref[json_tensor.PredictRequest]] = []
+    most = 0
+
+    def parse(*given: Any, function: Any = json_tensor.parse_predict) -> Any:
+        nonlocal most
+        result = function(*given)
+        parsed.append(weakref.ref(result))
+        most = max(most, sum(one() is not None for one in parsed))
+        return result
+
+    monkeypatch.setattr(json_tensor, "parse_predict", parse)
+
+    async def ask() -> None:
+        requests = requests_of(models)
+        await asyncio.gather(*(over_rest(requests, LARGE) for _ in range(8)))
+
+    asyncio.run(ask())
+    assert 1 <= most <= 2
 
 
 def test_conversions_count_as_requests(models: Models) -> None:

@@ -171,9 +171,11 @@ def test_numbers_that_their_type_cannot_hold(server: Server, dtype: str) -> None
     assert raised.value.code() == grpc.StatusCode.INVALID_ARGUMENT, raised.value.details()
 
 
-def claims(*sizes: int) -> tensor_pb2.TensorProto:
-    """A tensor of one value, which stands for all."""
+def claims(*sizes: int, text: bytes = b"") -> tensor_pb2.TensorProto:
+    """A tensor of one value, a number or a text, which stands for all."""
     value = tensor_pb2.TensorProto(dtype=types_pb2.DT_FLOAT, float_val=[1.0])
+    if text:
+        value = tensor_pb2.TensorProto(dtype=types_pb2.DT_STRING, string_val=[text])
     value.tensor_shape.dim.extend([tensor_shape_pb2.TensorShapeProto.Dim(size=s) for s in sizes])
     return value
 
@@ -186,13 +188,17 @@ def claims(*sizes: int) -> tensor_pb2.TensorProto:
         {"x": claims(0, 2**62, 2**62)},
         {name: claims(2**23) for name in "abc"},
         {"x": claims(*[1] * 300)},
+        {"name": claims(2**10, text=b"0" * 2**17)},
     ],
-    ids=["large", "overflow", "beside 0", "together", "rank"],
+    ids=["large", "overflow", "beside 0", "together", "rank", "text"],
 )
-def test_a_few_bytes_cannot_ask_for_all_memory(server: Server, inputs: Any) -> None:
+def test_a_few_bytes_cannot_ask_for_all_memory(
+    server: Server, inputs: Any, request: pytest.FixtureRequest
+) -> None:
     with pytest.raises(grpc.RpcError) as raised:
         server.predictions.Predict(predict_request(inputs))
     assert raised.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+    assert "rank" in request.node.callspec.id or "is larger than" in raised.value.details()
     is_well(server)
 
 
