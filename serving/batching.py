@@ -20,6 +20,7 @@ from serving.errors import Code, ServingError, invalid
 from serving.inference import Arrays
 from serving.servable import Servable
 
+MAX_FILLED = 2**26  # bytes that fill up a batch, lest one large row makes hundreds
 MAX_PADDED = 2**23  # values of an input in a batch, lest one long list makes a thousand
 
 
@@ -255,18 +256,17 @@ class Batcher:
 
     def _together(self, batch: _Batch, tasks: list[_Task]) -> Iterable[Arrays]:
         sizes = [task.size for task in tasks]
-        filled_up = self.parameters.filled_up(sum(sizes))
-        inputs = {
-            name: merged([task.inputs[name] for task in tasks], filled_up)
-            for name in tasks[0].inputs
-        }
+        joined = {name: merged([task.inputs[name] for task in tasks]) for name in tasks[0].inputs}
+        count = self.parameters.filled_up(sum(sizes))
+        inputs = filled(joined, sum(sizes[:-1]), count)
+        size = len(next(iter(inputs.values())))
         deadlines = [task.deadline for task in tasks if task.deadline is not None]
         timeout = None
         if len(deadlines) == len(tasks):
             timeout = max(deadlines) - time.monotonic()
         outputs = batch.servable.run(batch.signature, inputs, timeout)
         for name, array in outputs.items():
-            if array.ndim == 0 or len(array) != filled_up:
+            if array.ndim == 0 or len(array) != size:
                 raise ServingError(
                     Code.FAILED_PRECONDITION,
                     f"Batched output tensor {name}'s 0th dimension does not equal the sum of the "
@@ -279,21 +279,40 @@ class Batcher:
         ]
 
 
-def merged(arrays: list[np.ndarray[Any, Any]], size: int) -> np.ndarray[Any, Any]:
-    """Rows of arrays in one, filled up with copies of the last one's first row.
+def merged(arrays: list[np.ndarray[Any, Any]]) -> np.ndarray[Any, Any]:
+    """Rows of arrays in one.
 
     Args:
         arrays: of one rank and dtype; shorter rows are padded at their end by `""`, NaN or 0.
-        size: rows of the result.
     """
     shapes = {array.shape[1:] for array in arrays}
     if len(shapes) > 1:
         shape = np.max([*shapes], axis=0)
         arrays = [_padded(array, shape) for array in arrays]
-    missing = size - sum(map(len, arrays))
-    if missing:
-        arrays = [*arrays, np.repeat(arrays[-1][:1], missing, axis=0)]
     return np.concatenate(arrays)
+
+
+def filled(inputs: Arrays, row: int, size: int) -> Arrays:
+    """Inputs with copies of a row behind them; as they are, where these would be too large.
+
+    Args:
+        inputs: of equally many rows.
+        row: its place.
+        size: rows that are wanted.
+    """
+    count = size - len(next(iter(inputs.values())))
+    copied = {name: array[row : row + 1] for name, array in inputs.items()}
+    if not count or count * sum(map(_bytes_of, copied.values())) > MAX_FILLED:
+        return inputs
+    return {
+        name: np.concatenate([array, np.repeat(copied[name], count, axis=0)])
+        for name, array in inputs.items()
+    }
+
+
+def _bytes_of(array: np.ndarray[Any, Any]) -> int:
+    """With those of strings, of which TensorFlow makes copies."""
+    return array.nbytes + (sum(map(len, array.flat)) if array.dtype == object else 0)
 
 
 def _padded(array: np.ndarray[Any, Any], shape: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

@@ -103,13 +103,32 @@ def test_answers_are_those_without_batching(
 
 
 def test_what_is_missing_fills_up_shorter_rows() -> None:
-    floats = merged([np.ones((1, 1), np.float32), np.ones((1, 2), np.float32)], 2)
+    floats = merged([np.ones((1, 1), np.float32), np.ones((1, 2), np.float32)])
     np.testing.assert_array_equal(floats, [[1, np.nan], [1, 1]])
     assert floats.dtype == np.float32
-    numbers = merged([np.ones((1, 1), np.int64), np.ones((1, 2), np.int64)], 2)
+    numbers = merged([np.ones((1, 1), np.int64), np.ones((1, 2), np.int64)])
     assert numbers.tolist() == [[1, 0], [1, 1]]
-    texts = merged([np.array([[b"a"]], object), np.array([[b"b", b"c"]], object)], 3)
-    assert texts.tolist() == [[b"a", b""], [b"b", b"c"], [b"b", b"c"]]
+    texts = merged([np.array([[b"a"]], object), np.array([[b"b", b"c"]], object)])
+    assert texts.tolist() == [[b"a", b""], [b"b", b"c"]]
+
+
+@pytest.mark.parametrize("text", [False, True])
+def test_one_large_row_does_not_fill_up_a_batch(text: bool) -> None:
+    sizes = (1, 512)
+
+    async def ask(length: int) -> tuple[list[int], int]:
+        model = Model()
+        batcher = Batcher(BatchingParameters(512, 0, 100, 1, sizes))
+        inputs = rows([1.0], [1.0])
+        if text:
+            inputs["text"] = np.array([b"0" * 4 * length, b""], object)
+        else:
+            inputs["large"] = np.zeros((2, length), np.float32)
+        answer = await batcher.run(model, "s", inputs)
+        return model.rows, len(answer["sum"])
+
+    assert asyncio.run(ask(10)) == ([512], 2)
+    assert asyncio.run(ask(100_000)) == ([2], 2)
 
 
 def test_one_long_row_does_not_make_all_others_long(monkeypatch: pytest.MonkeyPatch) -> None:
