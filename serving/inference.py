@@ -25,6 +25,8 @@ METHODS = ("tensorflow/serving/predict", CLASSIFY, REGRESS)
 INPUTS, CLASSES, SCORES, OUTPUTS = "inputs", "classes", "scores", "outputs"
 
 MAX_BYTES = 64 * 2**20  # of a request, as sent and as tensors
+MAX_TOGETHER = 16 * MAX_BYTES  # of an API's requests, so that many large ones cannot take all
+TOO_MUCH = f"Requests take {MAX_TOGETHER} bytes; try again later"
 
 Arrays = dict[str, np.ndarray[Any, Any]]
 

@@ -34,7 +34,6 @@ _CALL = re.compile(
 _GET = re.compile(rf"(?i)/v1/models(?:/(?P<name>[^/:]+))?{_VERSION}(?:/(?P<part>metadata))?")
 
 MAX_BODY = inference.MAX_BYTES
-MAX_BODIES = 16 * MAX_BODY  # of all requests together, so that many large ones cannot take all
 LINGERING_SECONDS = 2  # in which the rest of a refused body is read, so that its client sees why
 WAITING = 128  # connections that the system keeps until they are taken
 IDLE_SECONDS = 75  # of a connection without a request, or with half of one's headers
@@ -179,11 +178,8 @@ class _Api:
                     body += part
                     if len(body) > MAX_BODY:
                         raise web.HTTPRequestEntityTooLarge(MAX_BODY, len(body))
-                    if self._held > MAX_BODIES:
-                        raise ServingError(
-                            Code.UNAVAILABLE,
-                            f"Request bodies take {MAX_BODIES} bytes; try again later",
-                        )
+                    if self._held > inference.MAX_TOGETHER:
+                        raise ServingError(Code.UNAVAILABLE, inference.TOO_MUCH)
             yield body
         finally:
             self._held -= len(body)

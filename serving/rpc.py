@@ -90,6 +90,7 @@ class _Parsing(grpc.GenericRpcHandler):
     def __init__(self) -> None:
         self._services: list[grpc.GenericRpcHandler] = []
         self._handlers: dict[str, Any] = {}
+        self._held = 0  # bytes of requests
 
     def add_generic_rpc_handlers(self, handlers: Iterable[grpc.GenericRpcHandler]) -> None:
         """Takes services as a server does."""
@@ -103,23 +104,29 @@ class _Parsing(grpc.GenericRpcHandler):
             handler = next(filter(None, found), None)
             if handler is None:
                 return None
-            self._handlers[method] = _parsing(handler)
+            self._handlers[method] = self._parsing(handler)
         return self._handlers[method]
 
+    def _parsing(self, handler: Any) -> Any:
+        def parsed(message: bytes) -> tuple[Any, int]:
+            try:
+                return handler.request_deserializer(message), len(message)
+            except DecodeError:
+                return None, 0
 
-def _parsing(handler: Any) -> Any:
-    def parsed(message: bytes) -> Any:
-        try:
-            return handler.request_deserializer(message)
-        except DecodeError:
-            return None
+        async def answer(given: tuple[Any, int], context: Any) -> Any:
+            request, size = given
+            if request is None:
+                await context.abort(grpc.StatusCode.INTERNAL, "The request cannot be parsed")
+            if self._held + size > inference.MAX_TOGETHER:
+                await context.abort(grpc.StatusCode.UNAVAILABLE, inference.TOO_MUCH)
+            self._held += size
+            try:
+                return await handler.unary_unary(request, context)
+            finally:
+                self._held -= size
 
-    async def answer(request: Any, context: Any) -> Any:
-        if request is None:
-            await context.abort(grpc.StatusCode.INTERNAL, "The request cannot be parsed")
-        return await handler.unary_unary(request, context)
-
-    return grpc.unary_unary_rpc_method_handler(answer, parsed, handler.response_serializer)
+        return grpc.unary_unary_rpc_method_handler(answer, parsed, handler.response_serializer)
 
 
 async def _answer(context: Any, name: str, work: Awaitable[Any]) -> Any:

@@ -12,7 +12,7 @@ import pytest
 from aiohttp.test_utils import TestClient, TestServer
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
-from serving import rest, rpc
+from serving import inference, rest, rpc
 from serving.errors import Code, ServingError
 from serving.models import Models, single
 from serving.monitoring import Metrics
@@ -54,18 +54,21 @@ def post(requests: Requests, timeout: float, body: Any) -> tuple[int, Any]:
     return asyncio.run(ask())
 
 
-def predict(requests: Requests, request: predict_pb2.PredictRequest) -> tuple[grpc.StatusCode, str]:
-    """Code and details of a gRPC prediction."""
+def predict(
+    requests: Requests, *several: predict_pb2.PredictRequest
+) -> list[tuple[grpc.StatusCode, str]]:
+    """Code and details of gRPC predictions, in this order."""
 
-    async def ask() -> tuple[grpc.StatusCode, str]:
+    async def ask() -> list[tuple[grpc.StatusCode, str]]:
         server, _ = rpc.server(requests, 30)
         port = server.add_insecure_port("127.0.0.1:0")
         await server.start()
         async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-            call = prediction_service_pb2_grpc.PredictionServiceStub(channel).Predict(request)
-            answer = await call.code(), await call.details()
+            stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
+            calls = [stub.Predict(request) for request in several]
+            answers = [(await call.code(), await call.details()) for call in calls]
         await server.stop(None)
-        return answer
+        return answers
 
     return asyncio.run(ask())
 
@@ -89,8 +92,17 @@ def test_internal_errors_of_rest(broken: Requests, caplog: pytest.LogCaptureFixt
 
 def test_internal_errors_of_grpc(broken: Requests, caplog: pytest.LogCaptureFixture) -> None:
     request = predict_request({"x": np.zeros(1, np.float32)})
-    assert predict(broken, request) == (grpc.StatusCode.INTERNAL, "Internal error")
+    assert predict(broken, request) == [(grpc.StatusCode.INTERNAL, "Internal error")]
     assert "cannot schedule new futures" in caplog.text
+
+
+def test_all_messages_together_are_bounded(
+    requests: Requests, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inference, "MAX_TOGETHER", 1_000)
+    large, small = (predict_request({"x": np.zeros(size, np.float32)}) for size in (1_000, 1))
+    codes = [code for code, _ in predict(requests, large, *[small] * 3)]
+    assert codes == [grpc.StatusCode.UNAVAILABLE, *[grpc.StatusCode.OK] * 3]
 
 
 # Those that TF Serving has a status for; all others are 500.
@@ -124,4 +136,4 @@ def test_every_code_has_its_http_status(
     expected = (STATUSES.get(code, 500), {"error": "of the model"})
     assert post(requests, 30, {"instances": [1.0]}) == expected
     request = predict_request({"x": np.ones(1, np.float32)})
-    assert predict(requests, request) == (code, "of the model")
+    assert predict(requests, request) == [(code, "of the model")]

@@ -17,7 +17,7 @@ import grpc
 import numpy as np
 import pytest
 
-from serving import rest
+from serving import inference, rest
 from serving.models import Models, single
 from serving.monitoring import Metrics
 from serving.requests import Requests
@@ -159,7 +159,7 @@ def test_who_hangs_up_leaves_the_queue(models: Models, tmp_path: Path) -> None:
 
 
 def test_all_bodies_together_are_bounded(models: Models, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rest, "MAX_BODIES", 100)
+    monkeypatch.setattr(inference, "MAX_TOGETHER", 100)
 
     async def ask() -> tuple[bytes, bytes]:
         async with serving(models, 30, 30) as (port, _):
