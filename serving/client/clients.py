@@ -120,7 +120,8 @@ class AsyncClient(Calls):
 def _transport(address: str, api: str, tls: bool | str | Path, waits: bool) -> Transport:
     """Imports only what the API needs."""
     host, _, port = address.rpartition(":")
-    if not host or "/" in address or not port.isdecimal():
+    # gRPC takes a port above the highest for another one.
+    if not host or "/" in address or not (port.isdecimal() and int(port) < 2**16):
         raise InvalidArgumentError(
             f"address {address!r} is not host:port, such as localhost:8500; "
             "TLS and paths are not part of it"

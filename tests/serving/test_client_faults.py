@@ -240,6 +240,7 @@ def test_pauses_double_up_to_two_seconds() -> None:
         ("http://localhost:8501", {"api": "rest"}, "is not host:port, such as localhost:8500"),
         ("localhost", {}, "is not host:port"),
         ("localhost:grpc", {}, "is not host:port"),
+        ("localhost:65536", {}, "is not host:port"),
         ("localhost:1", {"api": "soap"}, "api 'soap' is neither 'grpc' nor 'rest'"),
         ("localhost:1", {"version": 1, "label": "a"}, "by version or by label, not by both"),
     ],
