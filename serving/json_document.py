@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import gc
 import itertools
 import json
@@ -14,6 +15,7 @@ import orjson
 
 from serving.deadline import NEVER, TOGETHER, Deadline
 from serving.errors import invalid
+from serving.json_rows import PART, by_rows
 
 _MAX_SHOWN = 300
 _OTHER_NAMES = re.compile(r'"(?:[^"\\]++|\\.)*+"?|-NaN|Inf(?!inity)', re.DOTALL)
@@ -24,7 +26,7 @@ def parse_json(body: bytes | bytearray, deadline: Deadline = NEVER) -> dict[str,
 
     Args:
         body: as it was sent.
-        deadline: at which it ends, though not while plain JSON is read.
+        deadline: at which it ends, though not while plain JSON that is no list of rows is read.
 
     Raises:
         ServingError: INVALID_ARGUMENT.
@@ -36,9 +38,8 @@ def parse_json(body: bytes | bytearray, deadline: Deadline = NEVER) -> dict[str,
     collecting = gc.isenabled()
     gc.disable()
     try:
-        try:
-            document = orjson.loads(body)
-        except orjson.JSONDecodeError:
+        document: Any = by_rows(body, deadline) if len(body) > PART else None
+        if document is None:
             document = _loads(body, deadline)
     except (ValueError, RecursionError) as error:
         offset = getattr(error, "pos", 0)
@@ -53,6 +54,8 @@ def parse_json(body: bytes | bytearray, deadline: Deadline = NEVER) -> dict[str,
 
 def _loads(body: bytes | bytearray, deadline: Deadline) -> Any:
     """What orjson refuses, in Python's reader; its numbers stay those of orjson."""
+    with contextlib.suppress(orjson.JSONDecodeError):
+        return orjson.loads(body)
     text = body.decode("utf-8-sig")
     if "-NaN" in text or text.count("Inf") > text.count("Infinity"):
         text = _OTHER_NAMES.sub(_renamed, text)
