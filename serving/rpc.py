@@ -83,8 +83,9 @@ def server(
 class _Parsing(grpc.GenericRpcHandler):
     """Services whose requests end with INTERNAL if they cannot be parsed, as in gRPC of C++.
 
-    Python's gRPC says UNKNOWN, and logs a traceback whenever a client wants one. This is no
-    interceptor, since that would run for every request.
+    And with UNAVAILABLE where they would take too much memory, all together. Of what cannot
+    be parsed, Python's gRPC says UNKNOWN, and logs a traceback whenever a client wants one. This is
+    no interceptor, since that would run for every request.
     """
 
     def __init__(self) -> None:
