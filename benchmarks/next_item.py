@@ -5,8 +5,8 @@
 The file has lines `user item item …`. Every user's last item tests, the one before validates, and a
 model learns from the sequence of all others. All items are ranked but for those that the user took
 before; with --candidates also the last item among the ones that a line `user item item …` gives.
-The table goes into docs/results.md. Data sets and runs stay in runs/next_item/NAME: a command that
-was ended goes on.
+The table goes into docs/results.md. Data sets and runs stay in runs/next_item/NAME/LENGTH: a
+command that was ended goes on.
 """
 
 from __future__ import annotations
@@ -37,7 +37,6 @@ DECLARATION: dict[str, Any] = {
     "item": "item",
     "time": "number",
     "features": {"item": {"kind": "category", "role": "item"}},
-    "histories": {"taken": {"length": 50, "features": ["item"]}},
     "split": {"kind": "leave_one_out"},
     "examples": "sequences",
 }
@@ -48,6 +47,7 @@ ROWS = ("gru4rec", "sasrec", "bert4rec", "sasrec item_loss.kind=bce item_loss.ne
 @click.command()
 @click.option("--lines", required=True, type=Path, help="Users and their items.")
 @click.option("--name", required=True, help="Of the data set.")
+@click.option("--length", default=50, show_default=True, help="Of a user's history; older is cut.")
 @click.option("--candidates", type=Path, help="Users and the items that stand beside their last.")
 @click.option(
     "--model",
@@ -61,12 +61,13 @@ ROWS = ("gru4rec", "sasrec", "bert4rec", "sasrec item_loss.kind=bce item_loss.ne
 def main(
     lines: Path,
     name: str,
+    length: int,
     candidates: Path | None,
     models: tuple[str, ...],
     settings: tuple[str, ...],
 ) -> None:
     """Measure models of sequences on a data set."""
-    data = _data_set(lines, name)
+    data = _data_set(lines, name, length)
     rows = []
     for model in models:
         found = _measure(data, model, settings, candidates)
@@ -77,6 +78,8 @@ def main(
     for among, metrics in popular.items():
         rows.append(["popularity", "", *_cells(metrics), among, "", ""])
     command = f"python -m benchmarks.next_item --lines {lines.name} --name {name}"
+    if length != 50:
+        command += f" --length {length}"
     if candidates:
         command += f" --candidates {candidates.name}"
     command += "".join(f" --set {setting}" for setting in settings)
@@ -85,13 +88,15 @@ def main(
     write(f"next item {name}", command, HEADER, rows)
 
 
-def _data_set(lines: Path, name: str) -> Path:
-    place = RUNS / name
+def _data_set(lines: Path, name: str, length: int) -> Path:
+    place = RUNS / name / str(length)
     place.mkdir(parents=True, exist_ok=True)
     to_csv(lines, place / "events.csv")
     source = {"format": "csv", "path": str(place / "events.csv")}
     path = place / "declaration.yaml"
-    path.write_text(yaml.safe_dump({"name": name, "source": source, **DECLARATION}))
+    histories = {"taken": {"length": length, "features": ["item"]}}
+    declaration = {"name": name, "source": source, **DECLARATION, "histories": histories}
+    path.write_text(yaml.safe_dump(declaration))
     make_data(read(str(path)), place / "data", PipelineOptions(["--runner=FnApiRunner"]))
     return place / "data" / "transform"
 
@@ -122,7 +127,7 @@ def _rows(model: str, found: dict[str, Any]) -> list[list[str]]:
         loss += f", {found['loss']['negatives']} negatives"
     id_, minutes = model.split()[0], f"{found['seconds'] / 60:.0f}"
     return [
-        [f"`{id_}`", loss, *_cells(metrics), among, f"{found['parameters']:,}", minutes]
+        [f"`{model}`", loss, *_cells(metrics), among, f"{found['parameters']:,}", minutes]
         for among, metrics in found["test"][id_].items()
     ]
 
