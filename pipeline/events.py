@@ -21,6 +21,7 @@ from tfrec.strict import UserError
 
 _NUMBER = r"^\s*[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?\s*$"
 _INTEGER = r"^\s*[-+]?\d{1,18}\s*$"
+_EXACT = 2.0**53  # below it a float64 tells integers apart
 _LATEST = 1e18  # seconds; int64 ends a little later
 
 _TEXTS = (
@@ -31,6 +32,7 @@ _TEXTS = (
 Type = Literal["string", "number", "time"]
 
 REJECTED = "rejected"
+ENDS_OF_LINES = r"[\r\n]+"  # stand for a space in texts: a vocabulary has a line for each value
 MALFORMED = "another number of fields than its header"
 
 
@@ -146,7 +148,7 @@ class ParseEvents(beam.DoFn):
             empty = _blank(values) if pa.types.is_string(values.type) else pc.is_null(values)
             reject(empty, f"column {name!r}: empty", values)
             if pa.types.is_string(values.type):
-                columns[name] = pc.ascii_trim_whitespace(values)  # as the transform reads it
+                columns[name] = _key(values)
         if self.weight:
             weights = columns[self.weight]
             reject(pc.is_nan(weights), f"column {self.weight!r}: empty weight", weights)
@@ -188,6 +190,11 @@ def _shown(value: Any) -> str:
     return "" if value is None or value != value else str(value)
 
 
+def _key(values: pa.Array) -> pa.Array:
+    """Keys as the transform reads them, so that equal keys have equal ids."""
+    return pc.replace_substring_regex(pc.ascii_trim_whitespace(values), ENDS_OF_LINES, " ")
+
+
 def _is_list(values: pa.Array) -> bool:
     return pa.types.is_list(values.type) or pa.types.is_large_list(values.type)
 
@@ -197,14 +204,30 @@ def _blank(values: pa.Array) -> pa.Array:
 
 
 def strings_of(values: pa.Array, separator: str) -> pa.Array:
-    """Strings, "" for null; lists are joined."""
+    """Strings, "" for null and NaN; lists are joined."""
     if _is_list(values):
-        lists = values.cast(pa.list_(pa.string()))
-        if lists.flatten().null_count:
-            rows = [row and [v for v in row if v is not None] for row in lists.to_pylist()]
+        ends = pc.cumulative_sum(pc.fill_null(pc.list_value_length(values), 0)).cast(pa.int32())
+        offsets = pa.concat_arrays([pa.array([0], pa.int32()), ends])
+        lists = pa.ListArray.from_arrays(offsets, _texts(pc.list_flatten(values)))
+        if lists.values.null_count:
+            rows = [[text for text in row if text is not None] for row in lists.to_pylist()]
             lists = pa.array(rows, lists.type)
-        values = pc.binary_join(lists, separator)
-    return pc.fill_null(values.cast(pa.string()), "")
+        return pc.binary_join(lists, separator)
+    return pc.fill_null(_texts(values), "")
+
+
+def _texts(values: pa.Array) -> pa.Array:
+    """Strings, null for null and NaN.
+
+    Whole floats are as integers are: a column of ids has floats where one is missing.
+    """
+    if not pa.types.is_floating(values.type):
+        return values.cast(pa.string())
+    numbers = values.cast(pa.float64())
+    whole = pc.and_(pc.equal(pc.floor(numbers), numbers), pc.less(pc.abs(numbers), _EXACT))
+    integers = pc.if_else(whole, numbers, None).cast(pa.int64()).cast(pa.string())
+    texts = pc.coalesce(integers, values.cast(pa.string()))
+    return pc.if_else(pc.is_nan(numbers), None, texts)
 
 
 def _flat(values: pa.Array) -> pa.Array:

@@ -170,10 +170,13 @@ def _files(source: Source) -> list[tuple[str | None, str]]:
 def _match(patterns: list[str]) -> list[str]:
     paths = []
     for pattern in patterns:
+        # Of a glob in a path's first part Beam lists no files.
+        here = "" if "://" in pattern or Path(pattern).is_absolute() else "./"
         try:
-            found = [item.path for item in FileSystems.match([pattern])[0].metadata_list]
+            matched = FileSystems.match([here + pattern])[0].metadata_list
         except (BeamIOError, ValueError) as error:
             raise UserError(_unreachable(pattern, error)) from None
+        found = [item.path.removeprefix(here) for item in matched]
         if not found:
             raise UserError(f"source: no file matches {pattern!r}")
         paths += sorted(found)

@@ -202,6 +202,10 @@ def test_a_type_that_cannot_be_read(kind: str, values: pa.Array):
 def test_numbers_as_texts():
     assert one_column("text", pa.array([7, None, 12]))[0] == ["7", "", "12"]
     assert one_column("text", pa.array([[7], [], [12]]))[0] == ["7", "", "12"]
+    floats = [12_345_678_901.0, None, float("nan"), 0.5]  # where an id is missing, pandas has these
+    texts = ["12345678901", "", "", "0.5"]
+    assert one_column("text", pa.array(floats))[0] == texts
+    assert one_column("text", pa.array([[value] for value in floats]))[0] == texts
 
 
 @pytest.mark.parametrize(
@@ -267,10 +271,10 @@ def test_an_event_needs_its_user_item_and_weight():
 
 
 def test_keys_are_what_the_transform_reads():
-    """Without the space around them, so that equal ids are equal keys."""
+    """Without the space around them and ends of lines, so that equal ids are equal keys."""
     declaration = shop.tiny("nowhere", user="user", item="item")
     events, _ = parse(
-        declaration, {"user": [" u", "u\t"], "item": ["a b ", "\na b"], "rating": [5] * 2}
+        declaration, {"user": [" u", "u\t"], "item": ["a\r\nb ", "\na b"], "rating": [5] * 2}
     )
     assert (events["user"], events["item"]) == (["u", "u"], ["a b", "a b"])
 

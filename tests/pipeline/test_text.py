@@ -13,7 +13,7 @@ import tensorflow as tf
 from pipeline.declaration import Declaration
 from tests.pipeline import shop
 from tfrec.data import load_transform
-from tfrec.features import Features
+from tfrec.features import IDS, Features
 from tfrec.strict import UserError
 
 TITLES = [
@@ -29,9 +29,13 @@ def words(text: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: Any) -> Path:
-    """Every item has one of the titles; histories repeat their words."""
+    """Every item has one of the titles, and a note; histories repeat their words."""
     folder = tmp_path_factory.mktemp("text")
-    rows = [{**row, "title": TITLES[int(row["item"][1:]) % len(TITLES)]} for row in shop.events()]
+    rows = [
+        {**row, "title": TITLES[number % len(TITLES)], "note": f"of line\r\n{number % 2}"}
+        for row in shop.events()
+        for number in [int(row["item"][1:])]
+    ]
     declaration = shop.tiny(
         shop.write_csv(rows, folder / "e.csv"),
         user="user",
@@ -41,6 +45,7 @@ def made(tmp_path_factory: Any) -> Path:
             "item": {"kind": "category", "role": "item"},
             "title": {"kind": "text", "role": "item", "min_count": 20},
             "first": {"kind": "text", "role": "item", "column": "title", "length": 1},
+            "note": {"kind": "category", "role": "item"},
         },
         histories={"seen": {"length": 2, "features": ["item", "title"]}},
         split={"kind": "user_time"},
@@ -79,12 +84,16 @@ def test_words_in_serving(made: Path) -> None:
     outputs = load_transform(made).transform_fn(
         {
             "item": tf.constant([""] * rows), "title": tf.constant(TITLES),
+            "note": tf.constant(["of line\n1", "of line 1"] * (rows // 2)),
             "seen_item": nothing, "seen_title": seen,
         }
     )  # fmt: skip
     expected = [[ids.get(word, len(ids) - 1) for word in words(title)] for title in TITLES]
     assert outputs["title"].to_list() == expected
     assert outputs["seen_title"].to_list()[0] == expected[2:4]  # the newest two
+    (note,) = [index for index, _, value in shop.vocabulary(made, "note") if value == "of line 1"]
+    packed = [feature.name for feature in Features.load(made).packed[IDS]]
+    assert (outputs[IDS].numpy()[:, packed.index("note")] == note).all()
 
 
 @pytest.mark.parametrize(
