@@ -195,7 +195,8 @@ def _key(values: pa.Array) -> pa.Array:
     return pc.replace_substring_regex(pc.ascii_trim_whitespace(values), ENDS_OF_LINES, " ")
 
 
-def _is_list(values: pa.Array) -> bool:
+def is_list(values: pa.Array) -> bool:
+    """Whether every row is a list."""
     return pa.types.is_list(values.type) or pa.types.is_large_list(values.type)
 
 
@@ -205,7 +206,7 @@ def _blank(values: pa.Array) -> pa.Array:
 
 def strings_of(values: pa.Array, separator: str) -> pa.Array:
     """Strings, "" for null and NaN; lists are joined."""
-    if _is_list(values):
+    if is_list(values):
         ends = pc.cumulative_sum(pc.fill_null(pc.list_value_length(values), 0)).cast(pa.int32())
         offsets = pa.concat_arrays([pa.array([0], pa.int32()), ends])
         lists = pa.ListArray.from_arrays(offsets, _texts(pc.list_flatten(values)))
@@ -230,9 +231,9 @@ def _texts(values: pa.Array) -> pa.Array:
     return pc.if_else(pc.is_nan(numbers), None, texts)
 
 
-def _flat(values: pa.Array) -> pa.Array:
+def flat(values: pa.Array) -> pa.Array:
     """One value per row, all text as pa.string(): tf.Examples hold lists, of one number here."""
-    if _is_list(values):
+    if is_list(values):
         lengths = pc.fill_null(pc.list_value_length(values), 0)
         if (pc.max(lengths).as_py() or 0) > 1:
             return strings_of(values, "|")  # several numbers: unparseable, and shown as they are
@@ -248,7 +249,7 @@ def _flat(values: pa.Array) -> pa.Array:
 
 def numbers_of(values: pa.Array) -> tuple[pa.Array, pa.Array]:
     """float32 with NaN for missing, and which rows are no finite number."""
-    values = _flat(values)
+    values = flat(values)
     bad = pa.array([False] * len(values))
     if pa.types.is_string(values.type):
         numeric = pc.fill_null(pc.match_substring_regex(values, _NUMBER), False)
@@ -260,7 +261,7 @@ def numbers_of(values: pa.Array) -> tuple[pa.Array, pa.Array]:
 
 def _times(values: pa.Array) -> tuple[pa.Array, pa.Array]:
     """int64 seconds since 1970, null for missing, and which rows are no time."""
-    values = _flat(values)
+    values = flat(values)
     none = pa.array([False] * len(values))
     if pa.types.is_timestamp(values.type) or pa.types.is_date(values.type):
         return values.cast(pa.timestamp("s"), safe=False).cast(pa.int64()), none

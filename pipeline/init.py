@@ -12,11 +12,13 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import yaml
 
 from pipeline.blocks import Source
 from pipeline.checks import check
 from pipeline.declaration import Declaration
+from pipeline.events import numbers_of
 from pipeline.profile import Profile
 from pipeline.sources import columns_of, head
 from tfrec.strict import UserError
@@ -31,6 +33,8 @@ PAST = ("before", "past", "seen", "earlier", "history")  # names of the history,
 _USER = r"user|customer|client|member|visitor|account|shopper|reader|viewer|listener|session"
 _ITEM = r"item|product|movie|film|article|song|track|book|video|sku|asin|listing|poi|news|game"
 _TIME = r"time|date|^ts$|_ts$|^at$|_at$|^when$"
+_VALUE = r"[-+]?\d[-+\d.,eE:/ TZ]*|\\N"  # a number or a time, which name no column
+_MISSING = {r"\N", "?", "-", "NA", "N/A", "NaN", "nan", "null", "NULL", "None"}
 _LABEL = r"label|click|bought|buy|purchase|order|like|rating|stars|score|target|convert|watched"
 
 
@@ -44,13 +48,11 @@ def draft(path: str, name: str | None = None) -> str:
     Raises:
         UserError: no such file, an ending that says nothing, or no column to learn from.
     """
-    source = _source(path)
-    columns = columns_of(source)
-    batches = [batch for _, _, batch in head(source, columns, ROWS)]
-    table = pa.Table.from_batches(batches) if batches else pa.table({})
-    if not table.num_rows:
-        raise UserError(f"{path}: has no rows")
     notes: dict[str, str] = {}
+    source = _source(path, notes)
+    table = _table(path, source)
+    if source.format == "csv":
+        source, table = _without_missing(source, table, notes)
     profiles = dict(_profiles(table, notes))
     values = _declared(Path(path), source, profiles, notes)
     if not values["features"]:
@@ -60,7 +62,7 @@ def draft(path: str, name: str | None = None) -> str:
     return _text(path, table.num_rows, values, notes)
 
 
-def _source(path: str) -> Source:
+def _source(path: str, notes: dict[str, str]) -> Source:
     name = re.sub(r"\.(gz|bz2|xz)$", "", path)
     endings = {".parquet": "parquet", ".tfrecord": "tfrecord", ".tfrecords": "tfrecord"}
     endings |= dict.fromkeys((".csv", ".tsv", ".txt"), "csv")
@@ -75,7 +77,45 @@ def _source(path: str) -> Source:
         delimiter: len(columns_of(source.model_copy(update={"delimiter": delimiter})))
         for delimiter in (",", "\t", ";", "|")
     }
-    return source.model_copy(update={"delimiter": max(counts, key=counts.__getitem__)})
+    source = source.model_copy(update={"delimiter": max(counts, key=counts.__getitem__)})
+    first = columns_of(source)
+    if not any(first):
+        raise UserError(f"{path}: its first line is empty, and should name the columns")
+    if not any(re.fullmatch(_VALUE, text.strip()) for text in first):
+        return source
+    notes["header"] = "the first line is a row, it seems: name the columns here"
+    return source.model_copy(update={"header": [f"column_{n + 1}" for n in range(len(first))]})
+
+
+def _table(path: str, source: Source) -> pa.Table:
+    """The first rows of all files, whose columns may differ in the size of their numbers."""
+    batches = [batch for _, _, batch in head(source, columns_of(source), ROWS)]
+    tables = [pa.Table.from_batches([batch]) for batch in batches if batch.num_rows]
+    if not tables:
+        raise UserError(f"{path}: has no rows")
+    try:
+        return pa.concat_tables(tables, promote_options="permissive")
+    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        raise UserError(f"{path}: a column has several types ({error})") from None
+
+
+def _without_missing(
+    source: Source, table: pa.Table, notes: dict[str, str]
+) -> tuple[Source, pa.Table]:
+    """Source and rows where what stands for no value is declared: it is all that is no number."""
+    found = set()
+    for column in table.columns:
+        texts = pc.utf8_trim_whitespace(column.combine_chunks())
+        marks = set(pc.unique(texts).to_pylist()) & _MISSING
+        rest = pc.filter(texts, pc.invert(pc.is_in(texts, pa.array(_MISSING))))
+        if marks and len(rest) and not any(numbers_of(rest)[1].to_pylist()):
+            found |= marks
+    if not found:
+        return source, table
+    missing = sorted(found)
+    notes["missing"] = "these texts stand among numbers, and are taken for no value"
+    source = source.model_copy(update={"missing": missing})
+    return source, _table(source.patterns[0], source)
 
 
 def _profiles(table: pa.Table, notes: dict[str, str]) -> Iterator[tuple[str, Profile]]:
@@ -142,7 +182,7 @@ def _declared(
                 notes[name] = "only kept to be shown: nearly every item has a value of its own"
         else:
             column = {"column": name} if names[name] != name else {}
-            features[names[name]] = {**column, **_feature(profile, role)}
+            features[names[name]] = {**column, **_feature(profile, role, name in (user, item))}
     values["features"] = features
     if labelled:
         values["labels"] = {names[name]: label for name, label in labelled.items()}
@@ -228,9 +268,11 @@ def _is_text(profile: Profile, whose: Profile | None) -> bool:
     return len(profile.counts) > max(FEW, CROWDED * most)
 
 
-def _feature(profile: Profile, role: str) -> dict[str, Any]:
+def _feature(profile: Profile, role: str, key: bool) -> dict[str, Any]:
     number = profile.numbers
-    is_id = role in ("user", "item") and re.search(r"(id|code)$", profile.name, re.IGNORECASE)
+    is_id = key or (
+        role in ("user", "item") and re.search(r"(id|code)$", profile.name, re.IGNORECASE)
+    )
     if number is not None and len(profile.counts) > FEW and not is_id:
         skewed = number.min() >= 0 and number.max() > 100 * max(float(np.median(number)), 1.0)
         return {"kind": "number", "role": role, **({"normalise": "log"} if skewed else {})}

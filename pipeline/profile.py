@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.events import iso_8601, numbers_of, strings_of
+from pipeline.events import flat, is_list, iso_8601, numbers_of, strings_of
 
 SEPARATORS = ("|", ";", ",", " ")
 MOST_TOKENS = 20  # of a value that is a list, on average
@@ -47,6 +47,8 @@ class Profile:
             pyarrow.ArrowException: its type is one that no feature can be made of.
         """
         column = values.combine_chunks()
+        if is_list(column) and (pc.max(pc.list_value_length(column)).as_py() or 0) <= 1:
+            column = flat(column)  # a tf.Example has lists of one value
         if pa.types.is_boolean(column.type):
             column = column.cast(pa.int8())
         if pa.types.is_floating(column.type):

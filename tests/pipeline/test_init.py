@@ -139,6 +139,52 @@ def test_columns_of_any_type(tmp_path: Path) -> None:
     assert not scan(declaration, rows).failed
 
 
+def test_values_of_tf_examples(tmp_path: Path) -> None:
+    """Lists of one value each; users and items by number; a feature that comes late."""
+    path, target = tmp_path / "e.tfrecord", tmp_path / "first.yaml"
+    rows = [
+        {"user": i % 40, "item": i % 50, "time": 1_600_000_000 + i, "click": i % 3 // 2}
+        | ({"price": float(i % 97)} if i < 1_000 else {})
+        for i in range(2_500)
+    ]
+    shop.write_tfrecord(rows, path)
+    target.write_text(draft(str(path)))
+    declaration = read(str(target))
+    kinds = {name: feature.kind for name, feature in declaration.features.items()}
+    assert kinds == {"user": "category", "item": "category", "price": "number"}
+    assert (declaration.user, declaration.item, declaration.time) == ("user", "item", "time")
+    assert list(declaration.labels) == ["click"]
+    assert not any(feature.separator for feature in declaration.features.values())
+    assert not scan(declaration, 2_500).failed
+
+
+def test_files_whose_columns_differ_in_type(tmp_path: Path) -> None:
+    columns = {"user": [i % 40 for i in range(300)], "genre": [f"g{i % 3}" for i in range(300)]}
+    table = pa.table(columns)
+    pa.parquet.write_table(table, tmp_path / "1.parquet")
+    short = table.schema.set(0, pa.field("user", pa.int16()))
+    pa.parquet.write_table(table.cast(short), tmp_path / "2.parquet")
+    assert yaml.safe_load(draft(f"{tmp_path}/*.parquet"))["user"] == "user"
+    pa.parquet.write_table(table.set_column(1, "genre", [[1] * 300]), tmp_path / "3.parquet")
+    with pytest.raises(UserError, match=r"\*.parquet: a column has several types .*genre"):
+        draft(f"{tmp_path}/*.parquet")
+
+
+def test_csv_without_a_header_and_with_marks(tmp_path: Path) -> None:
+    """The first line is a row like others, and what stands for no number is declared."""
+    path = tmp_path / "log.tsv"
+    lines = [
+        f"u{i % 40}\t{i % 50 if i % 5 else '?'}\t-\t2024-01-{1 + i % 28:02}" for i in range(200)
+    ]
+    path.write_text("\n".join(lines))
+    values = yaml.safe_load(text := draft(str(path)))
+    assert "first 200 rows" in text
+    assert "# header: the first line is a row, it seems: name the columns here" in text
+    assert values["source"]["header"] == ["column_1", "column_2", "column_3", "column_4"]
+    assert values["source"]["missing"] == ["?"]
+    assert (values["features"]["column_2"]["kind"], values["time"]) == ("number", "column_4")
+
+
 def test_what_is_not_found_is_said(tmp_path: Path) -> None:
     path = tmp_path / "lines.csv"
     path.write_text("a,b\n" + "".join(f"{i % 7},{i % 3}\n" for i in range(50)))
@@ -153,6 +199,7 @@ def test_what_is_not_found_is_said(tmp_path: Path) -> None:
     [
         ("events.xlsx", "a", "the ending tells no format; known: .parquet"),
         ("events.csv", "user,item\n", "has no rows"),
+        ("events.csv", "\nuser,item\n1,2\n", "its first line is empty, and should name the col"),
         ("events.csv", "a,b\n1,2\n1,2\n", "no column that a model could learn from"),
         ("events.csv", "user,item,user\n1,2,3\n", "events.csv: has several columns 'user'; rename"),
         ("events.csv", "user,item\n1,'2\n1,\"2\n", "events.csv, line 3: the value after a quote"),
