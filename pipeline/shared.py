@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import uuid
 from pathlib import Path
 
 import tensorflow as tf
 from apache_beam.options.pipeline_options import GoogleCloudOptions, PipelineOptions
 
+from pipeline.workspace import SHARED
 from tfrec.strict import UserError
 
 
@@ -31,6 +33,8 @@ class Shared:
         self._place = place
         self._root = f"{location.rstrip('/')}/tfrec-{uuid.uuid4().hex}" if location else None
         self._seen: dict[Path, str] = {}
+        if self._root:
+            (place / SHARED).write_text(self._root)
         try:
             tf.io.gfile.makedirs(self.output)
         except tf.errors.OpError as error:
@@ -62,9 +66,23 @@ class Shared:
 
     def clear(self) -> None:
         """Takes away all but the step's output."""
-        path = self._root or self.temporary
-        if tf.io.gfile.exists(path):
-            tf.io.gfile.rmtree(path)
+        _remove(self._root or self.temporary)
+        (self._place / SHARED).unlink(missing_ok=True)
+
+
+def clear_left(place: Path) -> None:
+    """Takes away what workers of a killed run have left, as far as it can be reached.
+
+    Args:
+        place: directory of that run's step.
+    """
+    with contextlib.suppress(tf.errors.OpError):
+        _remove((place / SHARED).read_text())
+
+
+def _remove(path: str) -> None:
+    if tf.io.gfile.exists(path):
+        tf.io.gfile.rmtree(path)
 
 
 def _copy(source: str, target: str) -> None:

@@ -21,6 +21,7 @@ RECORD = "record.jsonl"
 ABOUT = "step.json"
 MAKING = ".making"
 OLD = f".old{MAKING}"
+SHARED = ".shared"  # file that names the directory where workers of other machines are at work
 
 
 @dataclass(frozen=True)
@@ -94,6 +95,10 @@ class Workspace:
             if not output.exists():
                 left.rename(output)
         for left in self.root.glob(f".*{MAKING}"):
+            if (left / SHARED).is_file():
+                from pipeline.shared import clear_left  # which imports TensorFlow
+
+                clear_left(left)
             shutil.rmtree(left)
 
     def _is_workspace(self) -> bool:

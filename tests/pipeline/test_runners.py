@@ -16,7 +16,8 @@ from apache_beam.options.pipeline_options import PipelineOptions
 
 from pipeline.declaration import Declaration
 from pipeline.graph import run_graph
-from pipeline.workspace import RECORD
+from pipeline.shared import Shared
+from pipeline.workspace import MAKING, RECORD, Workspace
 from tests.pipeline import shop
 from tests.serving.process import free_port
 from tfrec.strict import UserError
@@ -113,6 +114,23 @@ def test_a_worker_that_is_killed(last: bool, tmp_path: Path, capfd: pytest.Captu
     with pytest.raises(UserError, match=r"^a worker process of the run has ended, killed or out"):
         run_graph(build, PipelineOptions(["--runner=FnApiRunner", *flags]), tmp_path)
     assert "Traceback" not in capfd.readouterr().err
+
+
+def test_what_a_killed_run_has_left_for_workers_goes(tmp_path: Path) -> None:
+    """With the next run of the same output; another output's stays, and its step has no trace."""
+    options = PipelineOptions([f"--temp_location={tmp_path}/seen"])
+    place, other = tmp_path / "out" / f".ingest.x{MAKING}", tmp_path / "other"
+    for folder in (place, other):
+        folder.mkdir(parents=True)
+    Shared(options, place)
+    at_work = Shared(options, other)
+    with Workspace(tmp_path / "out").at_work():
+        pass
+    (left,) = (tmp_path / "seen").iterdir()
+    assert at_work.output == f"{left}/output"
+    at_work.clear()
+    assert not list((tmp_path / "seen").iterdir())
+    assert not list(other.iterdir())
 
 
 def test_a_location_that_cannot_be_written(tmp_path: Path) -> None:
