@@ -207,6 +207,24 @@ def _tf_example(row: Row) -> Any:
     return example
 
 
+def states(declaration: Declaration, root: Path, **options: Any) -> dict[str, str]:
+    """What became of every step of a run."""
+    found: dict[str, str] = {}
+    run(
+        declaration,
+        root,
+        PipelineOptions(["--runner=FnApiRunner"]),
+        tell=lambda name, state, seconds, lines: found.update({name: state}),
+        **options,
+    )
+    return found
+
+
+def with_blocks(declaration: Declaration, **blocks: Any) -> Declaration:
+    values = declaration.model_dump(exclude_unset=True)
+    return Declaration.parse({**values, **blocks}, "changed")
+
+
 def prepare(declaration: Declaration, output: Path, *options: str) -> dict[str, Any]:
     """The pipeline until the data set, which is `output/transform`; what ingest has to say."""
     return run(declaration, output, PipelineOptions(checked([*options])))["ingest"]
