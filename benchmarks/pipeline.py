@@ -1,10 +1,12 @@
 """The pipeline's speed and memory on generated events.
 
     python -m benchmarks.pipeline --rows 1000000
+    python -m benchmarks.pipeline --distinct 1000000
 
 Every step is a process of its own, so that its peak of memory is its own too. Events are of Zipf
 distributed items, with vocabularies (users, items, brands, tags), a history with two features,
-crosses and a label. The table goes into docs/results.md.
+crosses and a label. With `--distinct`, they have one category of so many values instead, which
+shows what its vocabulary costs `transform`. The tables go into docs/results.md.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import click
@@ -28,6 +30,7 @@ from benchmarks.tables import write
 PLACE = Path("runs/pipeline")
 STEPS = ("ingest", "statistics", "schema", "validation", "transform")
 FILES = 8
+LEAST_EVENTS = 1_000_000  # unless more are asked for
 EVENTS_OF_USER = 50
 
 DECLARATION = """
@@ -56,10 +59,28 @@ split: {{kind: user_time, fractions: [0.8, 0.1, 0.1]}}
 """
 
 
+VOCABULARY = """
+name: vocabulary
+source: {{format: parquet, train: "{path}"}}
+features:
+  key: {{kind: category, role: context}}
+labels:
+  click: {{column: click}}
+"""
+
+
 @click.command()
-@click.option("--rows", "sizes", multiple=True, type=int, default=[1_000_000], show_default=True)
-def main(sizes: tuple[int, ...]) -> None:
-    """Measure every step on so many generated events."""
+@click.option("--rows", "sizes", multiple=True, type=int, help="Events, for every step.")
+@click.option("--distinct", multiple=True, type=int, help="Values of a category, for transform.")
+def main(sizes: tuple[int, ...], distinct: tuple[int, ...]) -> None:
+    """Measure every step on so many generated events, or a vocabulary of so many values."""
+    if distinct:
+        _vocabularies(distinct)
+    if sizes or not distinct:
+        _steps(sizes or (LEAST_EVENTS,))
+
+
+def _steps(sizes: tuple[int, ...]) -> None:
     table = []
     for rows in sizes:
         total, peak = 0.0, 0.0
@@ -71,6 +92,19 @@ def main(sizes: tuple[int, ...]) -> None:
     write("pipeline", command, ("events", "step", "seconds", "events/s", "peak MiB"), table)
 
 
+def _vocabularies(distinct: tuple[int, ...]) -> None:
+    table = []
+    for values in distinct:
+        rows = max(values, LEAST_EVENTS)
+        config = _prepared(PLACE / f"{values}-values", VOCABULARY, _generate_keys, rows, values)
+        for step in ("ingest", "statistics", "transform"):
+            seconds, memory = _run(config, config.parent / "out", step)
+        table.append([f"{values:,}", *_row(rows, "`transform`", seconds, memory)])
+    command = "python -m benchmarks.pipeline" + "".join(f" --distinct {n}" for n in distinct)
+    columns = ("distinct values", "events", "step", "seconds", "events/s", "peak MiB")
+    write("vocabulary", command, columns, table)
+
+
 def measured(rows: int, folder: Path) -> Iterator[tuple[str, float, float]]:
     """Every step's name, seconds without the imports, and peak memory in MiB.
 
@@ -78,18 +112,23 @@ def measured(rows: int, folder: Path) -> Iterator[tuple[str, float, float]]:
         rows: events to generate.
         folder: where they and all outputs go.
     """
-    place = folder / str(rows)
+    config = _prepared(folder / str(rows), DECLARATION, _generate, rows)
+    for step in STEPS:
+        yield step, *_run(config, config.parent / "out", step)
+
+
+def _prepared(place: Path, declaration: str, generate: Callable[..., None], *sizes: int) -> Path:
+    """A declaration beside its generated events."""
     shutil.rmtree(place, ignore_errors=True)
     # In a process of its own: what a parent has ever held counts as its children's peak.
     generating = multiprocessing.get_context("spawn").Process(
-        target=_generate, args=(place / "events", rows)
+        target=generate, args=(place / "events", *sizes)
     )
     generating.start()
     generating.join()
     config = place / "generated.yaml"
-    config.write_text(DECLARATION.format(path=place / "events" / "*.parquet"))
-    for step in STEPS:
-        yield step, *_run(config, place / "out", step)
+    config.write_text(declaration.format(path=place / "events" / "*.parquet"))
+    return config
 
 
 def _row(rows: int, step: str, seconds: float, memory: float) -> list[str]:
@@ -131,6 +170,17 @@ def _generate(folder: Path, rows: int) -> None:
             "click": (rng.random(count) < 0.3).astype(np.int64),
             "time": time_,
         }
+        pq.write_table(pa.table(columns), folder / f"events-{index}.parquet")
+
+
+def _generate_keys(folder: Path, rows: int, distinct: int) -> None:
+    """Parquet files of events with a category, whose values are as frequent as each other."""
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for index in range(FILES):
+        numbers = np.arange(index, rows, FILES) % distinct
+        keys = np.char.add("customer-", numbers.astype(str))
+        columns = {"key": keys, "click": (rng.random(len(keys)) < 0.3).astype(np.int64)}
         pq.write_table(pa.table(columns), folder / f"events-{index}.parquet")
 
 
