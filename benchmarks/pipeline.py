@@ -112,7 +112,7 @@ def measured(rows: int, folder: Path) -> Iterator[tuple[str, float, float]]:
         rows: events to generate.
         folder: where they and all outputs go.
     """
-    config = _prepared(folder / str(rows), DECLARATION, _generate, rows)
+    config = _prepared(folder / str(rows), DECLARATION, generate, rows)
     for step in STEPS:
         yield step, *_run(config, config.parent / "out", step)
 
@@ -149,7 +149,7 @@ def _run(config: Path, output: Path, step: str) -> tuple[float, float]:
     return about["seconds"], usage.ru_maxrss / 1024
 
 
-def _generate(folder: Path, rows: int) -> None:
+def generate(folder: Path, rows: int) -> None:
     """Parquet files of events in order of time, a user's events spread over all of them."""
     folder.mkdir(parents=True)
     rng = np.random.default_rng(0)

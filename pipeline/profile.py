@@ -53,8 +53,8 @@ class Profile:
             column = column.cast(pa.int8())
         if pa.types.is_floating(column.type):
             column = pc.if_else(pc.is_nan(column), None, column)
-        separator = "|" if pa.types.is_nested(column.type) else None
-        texts = [text.strip() for text in strings_of(column, "|").to_pylist()]
+        separator = _joint(column) if pa.types.is_nested(column.type) else None
+        texts = [text.strip() for text in strings_of(column, separator or "|").to_pylist()]
         counts = Counter(filter(None, texts))
         numbers = _as_numbers(column, separator)
         low, high = (numbers.min(), numbers.max()) if numbers is not None else (0, 0)
@@ -79,6 +79,13 @@ class Profile:
     def binary(self) -> bool:
         """Whether its values are 0 and 1."""
         return self.numbers is not None and set(np.unique(self.numbers)) == {0, 1}
+
+
+def _joint(lists: pa.Array) -> str:
+    """A separator that is in no value of the lists."""
+    values = strings_of(pc.list_flatten(lists), "|")
+    free = (s for s in SEPARATORS if not pc.any(pc.match_substring(values, s)).as_py())
+    return next(free, SEPARATORS[0])
 
 
 def _as_numbers(column: pa.Array, separator: str | None) -> np.ndarray | None:

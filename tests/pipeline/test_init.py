@@ -126,6 +126,7 @@ def test_columns_of_any_type(tmp_path: Path) -> None:
         "map": pa.array([[("a", 1)]] * rows, pa.map_(pa.string(), pa.int64())),
         "nested": [[["a"], ["b"]]] * rows,
         "raw": [b"\xff\xfe%d" % i for i in range(rows)],
+        "tags": [[f"a|b{i % 3}", "c"] for i in range(rows)],
     }
     pa.parquet.write_table(pa.table(columns), path)
     text = draft(str(path))
@@ -134,7 +135,8 @@ def test_columns_of_any_type(tmp_path: Path) -> None:
         assert f"\n# {name}: left out: type {kind}" in text
     target.write_text(text)
     declaration = read(str(target))
-    assert list(declaration.features) == ["user", "item", "member"]
+    assert list(declaration.features) == ["user", "item", "member", "tags"]
+    assert declaration.features["tags"].separator == ";"  # which is in no value
     assert declaration.labels["purchased"].at_least is None
     assert not scan(declaration, rows).failed
 
