@@ -147,10 +147,12 @@ def show(output: Path | None) -> None:
         more = f", the newest; there are also {', '.join(map(str, others))}" if others else ""
         click.echo(f"{output}{more}", err=True)
     for line in Workspace(output).record():
-        begin = f"{line['started'][:19].replace('T', ' ')}  {line['step']:<11} {line['state']:<6}"
+        kept = line["state"] == "kept"  # then `started` and `seconds` are of an earlier run
+        when = line.get("noted", line["started"]) if kept else line["started"]
+        begin = f"{when[:19].replace('T', ' ')}  {line['step']:<11} {line['state']:<6}"
         inputs = ", ".join(f"{name} {digest[:8]}" for name, digest in line["inputs"].items())
         result = line.get("error") or f"{line['output'][:8]} from {inputs}"
-        click.echo(f"{begin} {line['seconds']:8.1f} s  {result}")
+        click.echo(f"{begin} {0 if kept else line['seconds']:8.1f} s  {result}")
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import fcntl
 import hashlib
 import json
@@ -157,7 +158,8 @@ class Workspace:
         Raises:
             OSError: it cannot be written, and nothing of it is.
         """
-        line = json.dumps({"state": state, **dataclasses.asdict(about), **more})
+        now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        line = json.dumps({"state": state, "noted": now, **dataclasses.asdict(about), **more})
         path = self.root / RECORD
         before = path.stat().st_size if path.exists() else None
         try:

@@ -91,12 +91,15 @@ def test_the_record(made):
     lines = [json.loads(line) for line in (root / RECORD).read_text().splitlines()]
     assert lines[-1]["state"] == "kept"
     assert lines[-1]["counts"]["rows_read"] == 288
+    assert lines[-1]["started"] <= lines[-2]["noted"] <= lines[-1]["noted"]  # it was made before
     assert {"step", "key", "inputs", "output", "started", "seconds", "code", "settings"} < set(
         lines[0]
     )
     shown = CliRunner().invoke(main, ["show", "--output", str(root)])
     assert shown.exit_code == 0
     assert lines[0]["output"][:8] in shown.output
+    time = lines[-1]["noted"].replace("T", " ")[:19]
+    assert shown.output.splitlines()[-1].startswith(f"{time}  ingest      kept        0.0 s")
     assert "transform" in shown.output
     missing = CliRunner().invoke(main, ["show", "--output", str(root / "ingest")])
     assert missing.exit_code == 1
