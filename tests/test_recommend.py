@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -23,6 +24,7 @@ from tfrec.figures import Report
 from tfrec.recommend import main
 from tfrec.recommending import item_columns
 from tfrec.runs import Run
+from tfrec.servable import servable, warm_up
 from tfrec.serving_inputs import columns_of_examples, request_name
 from tfrec.train import train
 
@@ -201,6 +203,35 @@ def test_two_stages_are_measured_as_they_are_served(
     for name in ("hr@20", "recall@20", "coverage@20", "novelty@20", "popularity_lift@20"):
         assert both[name] == pytest.approx(first[name]), name
     assert both["ndcg@20"] != pytest.approx(first["ndcg@20"])
+
+
+@pytest.mark.parametrize("model", ["mf", "wide_deep"])
+def test_items_may_have_names_beyond_ascii(
+    model: str, runs: dict[str, Path], shop: Path, tmp_path: Path
+) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    for path in shop.iterdir():
+        if path.name != "vocabulary":
+            (data / path.name).symlink_to(path)
+    shutil.copytree(shop / "vocabulary", data / "vocabulary")
+    path = data / "vocabulary" / "product.tsv"
+    path.write_text(path.read_text().replace("\tp", "\tКофе № "), encoding="utf-8")
+    run = Run.load(runs[model])
+    run.config = run.config.model_copy(update={"data": str(data)})
+    root, signatures = servable(run, run.best_model(), tmp_path)
+    named: set[bytes] = set()
+    for log in warm_up(run, root, signatures):
+        asked_for = prediction_log_pb2.PredictionLog.FromString(log).predict_log
+        for tensors, name in (
+            (asked_for.request.inputs, "candidates"),
+            (asked_for.response.outputs, "items"),
+        ):
+            if name in tensors:
+                named.update(tf.make_ndarray(tensors[name]).flat)
+    assert named
+    assert {name.decode() for name in named} <= set(catalogue.load(data, run.features).keys)
+    assert all(name.decode().startswith("Кофе № ") for name in named)
 
 
 @pytest.mark.parametrize("model", ["mf", "both"])

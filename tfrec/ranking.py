@@ -106,7 +106,7 @@ class CandidateRanker(tf.Module):
     def request(self, columns: dict[str, Any]) -> dict[str, Any]:
         """A request of `rank`, of the raw columns of `predict`'s."""
         count = len(next(iter(columns.values())))
-        some = self.keys[:WARM_UP_CANDIDATES].astype(bytes)
+        some = self.keys[:WARM_UP_CANDIDATES]
         users = {name: columns[name] for name in user_specs(self.features, CANDIDATES)}
         return {**users, "candidates": np.tile(some, (count, 1))}
 

@@ -90,7 +90,7 @@ class Retriever(tf.Module):
         self.transform = transform
         self.weights = model.variables
         self.vectors = tf.Variable(model.index(), trainable=False, name="item_vectors")
-        self.keys = tf.Variable(catalogue.keys.astype(bytes), trainable=False, name="items")
+        self.keys = tf.Variable(catalogue.keys, trainable=False, dtype=tf.string, name="items")
         self.places = places(catalogue.keys, directory)
         self._seen = [
             history.mask_feature.name
