@@ -132,9 +132,11 @@ def test_histories_have_parts_by_their_length(split: Split) -> None:
     assert len(named) > 2
     np.testing.assert_array_equal(sum(named.values()), 1)
     for name, part in named.items():
-        word, edge = name.removeprefix("bought_before=").split()
-        expected = lengths < int(edge) if word == "below" else lengths >= int(edge)
-        assert (part <= expected).all()
+        low, below, high = name.removeprefix("bought_before=").partition("below ")
+        expected = lengths < int(high) if below else True
+        edge = low.removeprefix("from ").removesuffix(" to ")
+        expected &= lengths >= int(edge or 0)
+        np.testing.assert_array_equal(part, expected)
 
 
 def test_what_is_in_histories_and_crosses_is_asked_for_by_value(split: Split) -> None:
@@ -222,8 +224,8 @@ def test_a_number_of_few_values_has_fewer_parts(shop: Path, tmp_path: Path) -> N
     parts = Slices(["price"], data, features, "test")
     member = dict(zip(parts.names, parts.member(inputs, keys).T, strict=True))
     prices = inputs["price"].numpy()
-    assert list(member) == ["price=below 0", "price=from 0", "price=from 1"]
-    np.testing.assert_array_equal(member["price=from 0"], prices == 0)
+    assert list(member) == ["price=below 0", "price=0 to below 1", "price=from 1"]
+    np.testing.assert_array_equal(member["price=0 to below 1"], prices == 0)
     np.testing.assert_array_equal(member["price=from 1"], prices == 1)
 
 

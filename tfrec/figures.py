@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
+
+from rich.cells import cell_len
 
 from tfrec.strict import UserError
 from tfrec.validation import Metrics
@@ -16,6 +18,7 @@ REPLICATES = 200  # resamplings unless others are asked for
 FOLDER = "evaluation"  # of a run directory
 
 MOST_COLUMNS = 12
+BINS_OF_LINE = 10  # of a reliability curve
 _REALLY = " → "  # in the name of a part, between what was asked for and what it holds
 
 
@@ -117,11 +120,15 @@ class Report:
         return self.weights, self.replicates, set(self.digests.values())
 
     def text(self) -> str:
-        """All of it but for the curves, as tables."""
+        """All of it as tables; of the curves, those of the whole."""
         parts = [self.about, table(self.figures())]
         own = [record for record in self.records if record["name"] == self.model]
         if self.replicates:
-            parts += [f"\n{self.model}, ± 95% over users", *_by_task(own, whole=True)]
+            of = "examples" if own[0]["users"] is None else "users"
+            parts += [f"\n{self.model}, ± 95% over {of}", *_by_task(own, whole=True)]
+        curves = [record for record in own if record["slice"] is None and record["curve"]]
+        if curves:
+            parts += [f"\n{self.model}, reliability in bins of rising scores", *_curves(curves)]
         if any(record["slice"] for record in own):
             parts += [f"\n{self.model} by slice", *_by_task(own, whole=False)]
         return "\n".join(parts)
@@ -156,6 +163,18 @@ def _by_task(records: list[dict[str, Any]], whole: bool) -> list[str]:
     return lines
 
 
+def _curves(records: list[dict[str, Any]]) -> Iterator[str]:
+    for record in records:
+        bins = record["curve"]
+        whole = sum(found["weight"] for found in bins)
+        for first in range(0, len(bins), BINS_OF_LINE):
+            some = bins[first : first + BINS_OF_LINE]
+            numbers = map(str, range(first + 1, first + 1 + len(some)))
+            shares = (f"{found['weight'] / whole:.4f}" for found in some)
+            means = ([key, *(f"{b[key]:.4f}" for b in some)] for key in ("predicted", "observed"))
+            yield from aligned([[record["task"], *numbers], ["weight", *shares], *means])
+
+
 def with_interval(value: float | None, interval: Sequence[float] | None) -> str:
     """A figure, and half of its interval."""
     if value is None:
@@ -165,14 +184,15 @@ def with_interval(value: float | None, interval: Sequence[float] | None) -> str:
 
 def aligned(rows: list[list[str]]) -> list[str]:
     """Lines of a table: the first column to the left, the others to the right."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        "  ".join(
-            cell.rjust(width) if place else cell.ljust(width)
-            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
-        )
-        for row in rows
-    ]
+    widths = [
+        max(map(cell_len, column)) for column in zip(*rows, strict=True)
+    ]  # 日 takes two cells
+    lines = []
+    for row in rows:
+        spaces = [" " * (w - cell_len(cell)) for cell, w in zip(row, widths, strict=True)]
+        first, *others = zip(row, spaces, strict=True)
+        lines.append("  ".join(["".join(first), *(space + cell for cell, space in others)]))
+    return lines
 
 
 def table(rows: dict[str, Metrics]) -> str:

@@ -60,7 +60,7 @@ class Measuring:
                 users = _hashed_keys(keys["user"])
             else:  # every example stands for itself, wherever it is read
                 events = hashed([keys["time"].numpy()], mixed(_hashed_keys(keys["item"])))
-                users = hashed(self._content(inputs, labels), events).astype(np.int64)
+                users = hashed(self._content(inputs, labels, weights), events).astype(np.int64)
             scores = [score(inputs, keys) for score in scorers.values()]
             member = slices.member(inputs, keys) if slices else None
             rows.add(users, weights.numpy(), labels, scores, member, events)
@@ -71,10 +71,12 @@ class Measuring:
             )
         return rows
 
-    def _content(self, inputs: Inputs, labels: Inputs) -> Iterator[Array]:
+    def _content(self, inputs: Inputs, labels: Inputs, weights: tf.Tensor) -> Iterator[Array]:
         """What tells an example from others that have its keys."""
         yield from (inputs[name].numpy() for name in input_shapes(self.features))
         yield from (labels[label.name].numpy().astype(np.float32) for label in self.features.labels)
+        if self.features.weighted:
+            yield weights.numpy()
 
     def measured(
         self,

@@ -12,6 +12,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -245,7 +246,8 @@ def _quarters(known: Array) -> dict[str, tuple[float, float]]:
     lows, highs = [-np.inf, *edges], [*np.nextafter(edges, -np.inf), np.inf]
     digits = next(d for d in range(4, 18) if len({f"{e:.{d}g}" for e in edges}) == len(edges))
     shown = [f"{edge:.{digits}g}" for edge in edges]
-    names = [f"below {shown[0]}", *(f"from {edge}" for edge in shown)]
+    names = [f"below {shown[0]}", *map(" to below ".join, itertools.pairwise(shown))]
+    names.append(f"from {shown[-1]}")
     return dict(zip(names, zip(lows, highs, strict=True), strict=True))
 
 
