@@ -159,9 +159,11 @@ def _of_record(
     for key, limit, sign in (("at_least", rule.at_least, 1), ("at_most", rule.at_most, -1)):
         if limit is not None:
             kept = value is not None and sign * value >= sign * limit
-            lower = "lower" if sign > 0 else "raise"
             text = f"{begin}, and has to be {key.replace('_', ' ')} {limit:g}"
-            yield Verdict(kept, text if kept else f"{text}: train a better model, or {lower} {key}")
+            remedy = f"train a better model, or {'lower' if sign > 0 else 'raise'} {key}"
+            if value is None:  # whatever the model, as of AUC where all labels are equal
+                remedy = "measure more examples, or leave the rule out"
+            yield Verdict(kept, text if kept else f"{text}: {remedy}")
     if rule.worse_by is not None:
         yield _no_worse(rule, record, current, begin)
 
