@@ -82,11 +82,12 @@ class Evaluate(Step):
         return [self.declaration.given_splits[-1], self.declaration.slices, replicates]
 
     def check(self) -> None:
-        from tfrec.slices import COUNTS
+        from tfrec.slices import sliceable
 
         super().check()
+        known = sliceable(expected_features(self.declaration))
         for part in self.declaration.slices:
-            name, known = part.partition("=")[0], [*self.declaration.features, *COUNTS]
+            name = part.partition("=")[0]
             if name not in known:
                 raise UserError(f"slices: no feature {name!r}{nearest(name, known)}")
 

@@ -97,7 +97,7 @@ class Slices:
         steps = {step.name: step for history in histories.values() for step in history.features}
         known = {feature.name: feature for feature in fields} | steps
         if name not in known:
-            near = nearest(name, [*known, *histories, *COUNTS])
+            near = nearest(name, sliceable(self.features))
             raise UserError(f"slice: no feature {name!r}{near}")
         feature = known[name]
         many = feature.length or name in steps
@@ -213,6 +213,14 @@ class Slices:
             return buckets.between(*_range(name, value))
         found = buckets.ids([value]) if buckets.hashed else np.zeros(0, np.int64)
         return np.unique(found[found > 0])
+
+
+def sliceable(features: Features) -> list[str]:
+    """Names of all that examples have parts by."""
+    steps = (step for history in features.histories for step in history.features)
+    fields = (*features.features, *features.crosses, *steps)
+    histories = (history.name for history in features.histories)
+    return [*(field.name for field in fields), *histories, *COUNTS]
 
 
 def _some(member: _Member, places: list[int]) -> _Member:

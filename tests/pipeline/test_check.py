@@ -67,7 +67,9 @@ def test_requests_without_a_column(tmp_path: Path) -> None:
 def test_nothing_is_wrong(tmp_path: Path) -> None:
     whole = {
         "train": TRAIN,
-        "evaluate": {"slices": ["device", "user_events"]},
+        "evaluate": {
+            "slices": ["device", "user_events", "liked", "liked_genres=a", "age_x_device=30&tv"]
+        },
         "bless": {"metric": "auc", "at_least": 0.5},
     }
     assert problems(with_blocks(shop.declare(), **whole), tmp_path) == []
