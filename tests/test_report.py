@@ -18,14 +18,17 @@ from click.testing import CliRunner
 from tests.serving.browser import CHROMIUM, Browser
 from tests.serving.process import until
 from tests.support import FEATURES, batch, tensors
+from tfrec.config import TrainConfig
 from tfrec.evaluation import evaluator
+from tfrec.features import Label
 from tfrec.figures import Report, with_interval
 from tfrec.html import Series, page, plot
 from tfrec.models.registry import find
 from tfrec.report.__main__ import main
 from tfrec.report.attention import attention
-from tfrec.report.gather import measured
+from tfrec.report.gather import Facts, measured
 from tfrec.report.importance import importances, shuffling, together
+from tfrec.report.model import of_model
 from tfrec.report.names import Names
 from tfrec.runs import Run, best_weights
 from tfrec.train import train
@@ -246,6 +249,19 @@ def test_attention_of_a_model_of_all_items() -> None:
         assert all(event.startswith("item ") for event, _ in example.weights)
 
 
+def test_a_task_whose_labels_are_all_missing_has_no_distribution(tmp_path: Path) -> None:
+    """As those of late labels in the last split."""
+    values = {"data": "nowhere", "model": {"id": "shared_bottom"}}
+    labels = (Label("like", "binary"), Label("stars", "regression"))
+    run = Run(tmp_path, TrainConfig.parse(values, "test"), replace(FEATURES, labels=labels))
+    report = Report("shared_bottom", "test", "test, 4 examples", {}, 0, [])
+    said, missing = np.full(4, 0.5), np.full(4, np.nan)
+    known = Facts(run, report, None, scores={"like": (np.ones(4), said), "stars": (missing, said)})
+    found = of_model(known)["calibration and scores"]
+    assert "Scores, like" in found
+    assert "Scores, stars" not in found
+
+
 @pytest.mark.skipif(not CHROMIUM, reason="needs Chromium: apt-get install chromium")
 def test_the_page_on_a_phone(runs: dict[str, Path], text: str, tmp_path: Path) -> None:
     """Nothing sticks out, whatever is unfolded; what is written can be read, by day and night."""
@@ -338,3 +354,9 @@ def test_a_plot_keeps_its_points_inside() -> None:
         places = re.findall(r'cx="(.*?)" cy="(.*?)"', drawn)
         assert len(places) == len(points)
         assert all(0 <= float(x) <= 400 and 0 <= float(y) <= 230 for x, y in places)
+
+
+def test_ticks_that_lie_close_together_are_told_exactly() -> None:
+    drawn = plot([Series("a", [(1.0, 0.69252), (2.0, 0.69264)])], "x", "y")
+    ticks = re.findall(r'text-anchor="end">(.*?)</text>', drawn)
+    assert ticks[:3] == ["0.6925", "0.692525", "0.69255"]

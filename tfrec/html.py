@@ -82,7 +82,7 @@ def table(rows: Sequence[Sequence[str]], kind: str = "") -> str:
     """
     head = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in rows[0])
     body = "".join(
-        f'<tr><th scope="row">{escape(first)}</th>'
+        f'<tr><th scope="row">{escape(first).replace("_", "_<wbr>")}</th>'
         f"{''.join(f'<td>{escape(cell)}</td>' for cell in others)}</tr>"
         for first, *others in rows[1:]
     )
@@ -192,15 +192,15 @@ def plot(
         )
 
     parts = []
-    for tick in y_ticks:
+    for tick, text in zip(y_ticks, _exact(y_ticks), strict=True):
         at = f"{y(tick):.1f}"
         parts.append(f'<line class="axis" x1="{_LEFT}" x2="{WIDTH - _RIGHT}" y1="{at}" y2="{at}"/>')
         parts.append(f'<text x="{_LEFT - 6}" y="{y(tick) + 4:.1f}" text-anchor="end">')
-        parts.append(f"{number(tick)}</text>")
-    for tick in x_ticks:
+        parts.append(f"{text}</text>")
+    for tick, text in zip(x_ticks, _exact(x_ticks), strict=True):
         if low_x <= tick <= high_x:
             at, under = f"{x(tick):.1f}", HEIGHT - _BOTTOM + 15
-            parts.append(f'<text x="{at}" y="{under}" text-anchor="middle">{number(tick)}</text>')
+            parts.append(f'<text x="{at}" y="{under}" text-anchor="middle">{text}</text>')
     middle = (_LEFT + WIDTH - _RIGHT) / 2
     parts.append(
         f'<text x="{middle}" y="{HEIGHT - 6}" text-anchor="middle">{escape(x_name)}</text>'
@@ -310,6 +310,17 @@ def _ticks(low: float, high: float) -> list[float]:
     return found if len(found) > 1 else [*found, next(ticks)]
 
 
+def _exact(ticks: Sequence[float]) -> list[str]:
+    """Texts of ticks, with as many digits as these have."""
+    texts, near = list(map(number, ticks)), (ticks[1] - ticks[0]) / 100
+    for digits in range(5, 16):
+        told = (float(text.replace(",", "")) for text in texts)
+        if all(abs(a - b) < near for a, b in zip(told, ticks, strict=True)):
+            break
+        texts = [f"{tick:,.{digits}g}" for tick in ticks]
+    return texts
+
+
 _LIGHT = """--bg:#fbfbfa;--card:#fff;--ink:#1d2129;--soft:#5b6472;--rule:#e4e7ec;
 --bad:#b42318;--warn:#b54708;--good:#067647;--s0:#2f6fdb;--s1:#c2700f;--s2:#1f8a5b;--s3:#9b51b5;
 --s4:#9a7206;--s5:#c03a5e;--s6:#0e8296;--s7:#5d6470"""
@@ -329,6 +340,7 @@ _STYLE = f"""
 body{{margin:0;padding:24px;background:var(--bg);color:var(--ink);
 font:14px/1.45 system-ui,-apple-system,"Segoe UI",Roboto,sans-serif}}
 @media(max-width:600px){{body{{padding:14px}}}}
+@media(min-width:601px){{wbr{{display:none}}}}
 main{{max-width:1500px;margin:auto}}
 h1{{font-size:22px;margin:0 0 4px;overflow-wrap:anywhere}}h2{{font-size:16px;margin:24px 0 8px}}
 h3{{font-size:14px;margin:0 0 8px;overflow-wrap:anywhere}}

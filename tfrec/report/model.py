@@ -48,7 +48,9 @@ def _scores(facts: Facts) -> Iterator[str]:
         for record in _own(facts):
             if record["task"] == label.name and record["slice"] is None and record["curve"]:
                 yield _reliability(label.name, record)
-        yield _distribution(label, *facts.scores[label.name])
+        labels, scores = facts.scores[label.name]
+        if np.isfinite(labels).any():  # else there is nothing to tell of the task
+            yield _distribution(label, labels, scores)
 
 
 def _reliability(task: str, record: dict[str, Any]) -> str:

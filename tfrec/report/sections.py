@@ -155,7 +155,7 @@ a{color:var(--s0)}
 .card{margin-bottom:14px}.grid>.card{margin:0}.grid+.card{margin-top:14px}
 summary{cursor:pointer;padding:6px 0}details{margin-bottom:14px}
 .unit{margin:0;color:var(--soft);font-size:12px}
-.plot{max-width:640px;margin:0 auto}.map{max-width:720px}
+.plot{max-width:640px;margin:0 auto;overflow:visible}.map{max-width:720px}
 .plot text{font-size:12px}
 .texts td,.texts th{text-align:left;white-space:normal;min-width:120px;vertical-align:top}
 .map .label{fill:var(--ink);font-size:8.5px;paint-order:stroke;stroke:var(--card);stroke-width:3px}
