@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from benchmarks import measures
 
 BASELINES = Path(__file__).parent / "baselines.json"
-TOLERANCE = 0.1  # of a baseline that is recorded for the first time
 
 
 @click.command()
@@ -31,7 +30,7 @@ def main(record: bool) -> None:
         kept = {
             figure.name: {
                 "value": round(figure.value, 3),
-                "tolerance": baselines.get(figure.name, {}).get("tolerance", TOLERANCE),
+                "tolerance": baselines.get(figure.name, {}).get("tolerance", figure.tolerance),
             }
             for figure in found
         }

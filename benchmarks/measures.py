@@ -1,6 +1,6 @@
 """The figures that `python -m benchmarks` compares: cheap ones, that other machines show too.
 
-They are ratios of what is measured in turn, and peaks of memory.
+They are ratios of what is measured in turn, peaks of memory, and how good a seeded model is.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from benchmarks import pipeline
 ROWS, MORE_ROWS = 1_000_000, 5_000_000
 ROUNDS = 3
 EVENTS, MORE_EVENTS = 50_000, 200_000
+CONFIG = str(Path(__file__).parent.parent / "configs" / "movielens.yaml")
+MODEL = "dnn"
 GIB = 2**30
 
 
@@ -32,11 +34,13 @@ class Figure:
         name: key of its baseline.
         value: as measured.
         better: whether a higher or a lower one is.
+        tolerance: of its baseline, as a share of it, until that one has another.
     """
 
     name: str
     value: float
     better: Literal["higher", "lower"]
+    tolerance: float = 0.1
 
 
 def training() -> Iterator[Figure]:
@@ -88,14 +92,40 @@ def steps() -> Iterator[Figure]:
         yield Figure(f"pipeline: memory of {step} for 4 times the events", memory, "lower")
 
 
-GROUPS: tuple[Callable[[], Iterator[Figure]], ...] = (training, pairs, evaluation, steps)
+def model() -> Iterator[Figure]:
+    """How good a seeded model of MovieLens is, and what serving it costs, by benchmarks.latency."""
+    with tempfile.TemporaryDirectory() as place:
+        data, run = f"{place}/data", f"{place}/run"
+        _run("pipeline", "run", "--config", CONFIG, "--output", data, "--until", "transform")
+        settings = ("--model", MODEL, "--set", "deterministic=true", "--output", run)
+        _run("tfrec.train", "--data", f"{data}/transform", *settings)
+        _run("tfrec.evaluate", "--run", run, "--split", "test", "--replicates", "0")
+        of_test = json.loads(Path(run, "metrics.json").read_text())["test"][MODEL]["like"]
+        (found,) = _json("benchmarks.latency", "--export", f"{run}/export")
+    yield Figure(f"quality: test AUC of {MODEL} on MovieLens", of_test["auc"], "higher", 0.005)
+    p50 = found["grpc_ms"] / found["bare_ms"]
+    yield Figure("serving: p50 by gRPC over that of the bare call", p50, "lower", 0.25)
+    rate = found["batched_per_second"] / found["alone_per_second"]
+    yield Figure("serving: requests/s in batches over those alone", rate, "higher", 0.25)
+
+
+GROUPS: tuple[Callable[[], Iterator[Figure]], ...] = (training, pairs, evaluation, steps, model)
 
 
 def _json(module: str, *arguments: str) -> list[dict[str, Any]]:
     """What a benchmark prints, one JSON object a line."""
+    return [json.loads(line) for line in _run(module, *arguments).splitlines()]
+
+
+def _run(module: str, *arguments: str) -> str:
+    """What a command prints.
+
+    Raises:
+        click.ClickException: it fails.
+    """
     command = [sys.executable, "-m", module, *arguments]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["killed"])[-1]
         raise click.ClickException(f"{' '.join(['python', *command[1:]])}: {last}")
-    return [json.loads(line) for line in done.stdout.splitlines()]
+    return done.stdout

@@ -74,3 +74,11 @@ def test_recorded_baselines_keep_their_tolerances(
     assert compared(monkeypatch, 5, 20, "--record").exit_code == 0
     assert json.loads(baselines.read_text())["rate"] == {"value": 5, "tolerance": 0.2}
     assert compared(monkeypatch, 5, 20).exit_code == 0
+
+
+def test_a_figure_that_is_recorded_first_brings_its_own_tolerance(
+    baselines: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(measures, "GROUPS", (lambda: [Figure("auc", 0.8, "higher", 0.005)],))
+    assert CliRunner().invoke(compare.main, ["--record"]).exit_code == 0
+    assert json.loads(baselines.read_text()) == {"auc": {"value": 0.8, "tolerance": 0.005}}
