@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -82,7 +83,7 @@ def table(rows: Sequence[Sequence[str]], kind: str = "") -> str:
     """
     head = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in rows[0])
     body = "".join(
-        f'<tr><th scope="row">{escape(first).replace("_", "_<wbr>")}</th>'
+        f'<tr><th scope="row">{_breaking(first)}</th>'
         f"{''.join(f'<td>{escape(cell)}</td>' for cell in others)}</tr>"
         for first, *others in rows[1:]
     )
@@ -90,6 +91,11 @@ def table(rows: Sequence[Sequence[str]], kind: str = "") -> str:
         f'<div class="wide" tabindex="0"><table class="{kind}"><thead><tr>{head}</tr></thead>'
         f"<tbody>{body}</tbody></table></div>"
     )
+
+
+def _breaking(name: str) -> str:
+    """HTML of a name, which a narrow screen breaks where a word of it begins."""
+    return re.sub(r"(?<=[._])(?=[a-z])", "<wbr>", escape(name))
 
 
 def card(title: str, content: str, note: str = "") -> str:

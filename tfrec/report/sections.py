@@ -120,9 +120,10 @@ def _comparison(called: Sequence[str], runs: Sequence[Path], facts: Sequence[Fac
         others = [text for name, text in cards.items() if name not in whole]
         more = f"<details><summary>{len(others)} slices</summary>{''.join(others)}</details>"
         text += (
-            '<p class="none">± is half of a 95% interval over resampled users, the same ones for '
-            "both; * where it does not hold 0. Of twenty starred differences, one is starred by "
-            f"chance.</p>{first}{more if others else ''}"
+            '<p class="none">± is half of a 95% interval over resampled users (examples, where '
+            "there are none), the same ones for both; * where it does not hold 0, as one "
+            "difference in twenty does by chance where runs do not differ."
+            f"</p>{first}{more if others else ''}"
         )
     rows = configurations(dict(zip(called, runs, strict=True)))
     return text + (card("What the configurations differ in", table(rows)) if rows else "")
