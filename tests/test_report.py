@@ -41,7 +41,7 @@ FETCHING = {"src", "srcset", "href", "xlink:href", "data", "poster", "action", "
 class Page(HTMLParser):
     """The tags of a page: what they would fetch, and whether all are closed."""
 
-    VOID = ("meta", "input", "br", "line", "circle")
+    VOID = ("meta", "input", "br", "wbr", "line", "circle")
 
     def __init__(self, text: str) -> None:
         super().__init__()
