@@ -184,9 +184,8 @@ def with_interval(value: float | None, interval: Sequence[float] | None) -> str:
 
 def aligned(rows: list[list[str]]) -> list[str]:
     """Lines of a table: the first column to the left, the others to the right."""
-    widths = [
-        max(map(cell_len, column)) for column in zip(*rows, strict=True)
-    ]  # 日 takes two cells
+    # Of a screen, whose cells some characters take two of.
+    widths = [max(map(cell_len, column)) for column in zip(*rows, strict=True)]
     lines = []
     for row in rows:
         spaces = [" " * (w - cell_len(cell)) for cell, w in zip(row, widths, strict=True)]
