@@ -9,26 +9,29 @@ follow one another, and of each the best one counts: whatever else the machine d
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
-import time
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import click
-import grpc
 import numpy as np
-import tensorflow as tf
-from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 
-from benchmarks.serving import HOST, METHOD, running
+from benchmarks.serving import (
+    Asked,
+    Running,
+    a_request,
+    bare,
+    bare_times,
+    by_grpc,
+    closed,
+    running,
+    warm,
+)
 from tfrec.export import newest_version
 
 CLIENTS = 32  # of which each asks again as soon as it has an answer
 ROUNDS = 3
-LOADED = 60.0  # seconds until a server has to have the model
-
-Ask = Callable[[], Awaitable[None]]
 
 
 @click.command()
@@ -39,93 +42,34 @@ def main(export: Path, seconds: float) -> None:
     version = newest_version(export)
     if version is None:
         raise click.ClickException(f"{export} has no version of a model")
-    request = _a_request(version)
+    asked = Asked("predict", "predict", a_request(version, "predict"))
     with running(export, batching=False) as alone, running(export, batching=True) as batched:
-        ports = (alone.rpc, batched.rpc)
-        found = asyncio.run(_measured(_bare(version, request), request, ports, seconds))
-    click.echo(json.dumps(found))
-
-
-def _a_request(version: Path) -> predict_pb2.PredictRequest:
-    """One row of raw columns, of the export's own warm-up requests."""
-    path = str(version / "assets.extra" / "tf_serving_warmup_requests")
-    for record in tf.data.TFRecordDataset(path):
-        log = prediction_log_pb2.PredictionLog.FromString(record.numpy()).predict_log
-        if log.request.model_spec.signature_name == "predict":
-            log.request.model_spec.name = "model"
-            return log.request
-    raise click.ClickException(f"{path} has no request for the signature predict")
-
-
-def _bare(version: Path, request: predict_pb2.PredictRequest) -> Ask:
-    """The signature called in this process, its tensors made and read as a server has to."""
-    signature = tf.saved_model.load(str(version)).signatures["predict"]
-    arrays = {name: tf.make_ndarray(value) for name, value in request.inputs.items()}
-
-    async def ask() -> None:
-        for value in signature(**{n: tf.constant(v) for n, v in arrays.items()}).values():
-            value.numpy()
-
-    return ask
+        click.echo(json.dumps(asyncio.run(_measured(version, asked, alone, batched, seconds))))
 
 
 async def _measured(
-    bare: Ask, request: predict_pb2.PredictRequest, ports: tuple[int, int], seconds: float
+    version: Path, asked: Asked, alone: Running, batched: Running, seconds: float
 ) -> dict[str, float]:
-    channels = [grpc.aio.insecure_channel(f"{HOST}:{port}") for port in ports]
-    alone, batched = (_by_rpc(channel, request) for channel in channels)
-    for ask in (alone, batched):
-        await _loaded(ask)
-    wanted = {
-        "bare": (bare, 1),
-        "grpc": (alone, 1),
-        "alone": (alone, CLIENTS),
-        "batched": (batched, CLIENTS),
-    }
-    found: dict[str, list[Any]] = {name: [] for name in wanted}
-    for _ in range(ROUNDS):
-        for name, (ask, clients) in wanted.items():
-            found[name].append(await _asked(ask, clients, seconds))
-    for channel in channels:
-        await channel.close()
-    medians = {f"{n}_ms": 1000 * min(map(np.median, found[n])) for n in ("bare", "grpc")}
-    rates = {f"{n}_per_second": max(map(len, found[n])) / seconds for n in ("alone", "batched")}
+    call, medians, rates = bare(version, asked), dict[str, float](), dict[str, float]()
+    gc.freeze()  # the clients are not to stop while the collector walks through TensorFlow
+
+    def median(name: str, times: Any) -> None:
+        medians[name] = min(medians.get(name, np.inf), 1000 * float(np.median(times)))
+
+    async with by_grpc(alone, asked) as ask_alone, by_grpc(batched, asked) as ask_batched:
+        await warm(ask_alone)
+        await warm(ask_batched)
+        for _ in range(ROUNDS):
+            median("bare_ms", bare_times(call, seconds))
+            times, *_ = await closed(alone, [ask_alone], seconds)
+            median("grpc_ms", times)
+            for name, server, ask in (
+                ("alone_per_second", alone, ask_alone),
+                ("batched_per_second", batched, ask_batched),
+            ):
+                _, rate, _ = await closed(server, [ask] * CLIENTS, seconds)
+                rates[name] = max(rates.get(name, 0.0), rate)
     return medians | rates
-
-
-def _by_rpc(channel: grpc.aio.Channel, request: predict_pb2.PredictRequest) -> Ask:
-    method, sent = channel.unary_unary(METHOD), request.SerializeToString()
-
-    async def ask() -> None:
-        await method(sent)
-
-    return ask
-
-
-async def _loaded(ask: Ask) -> None:
-    end = time.monotonic() + LOADED
-    while True:
-        try:
-            return await ask()
-        except grpc.aio.AioRpcError:
-            if time.monotonic() > end:
-                raise
-            await asyncio.sleep(0.2)
-
-
-async def _asked(ask: Ask, clients: int, seconds: float) -> list[float]:
-    """Seconds of every request of a closed loop."""
-    times: list[float] = []
-    end = time.perf_counter() + seconds
-
-    async def client() -> None:
-        while time.perf_counter() < end:
-            start = time.perf_counter()
-            await ask()
-            times.append(time.perf_counter() - start)
-
-    await asyncio.gather(*(client() for _ in range(clients)))
-    return times
 
 
 if __name__ == "__main__":

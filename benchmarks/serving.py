@@ -83,17 +83,17 @@ def main(run: Path, clients: tuple[int, ...], seconds: float, rows: int) -> None
 
 def _requests(export: Path, rows: int) -> Iterator[Asked]:
     """One row, then one user's candidates: as rows that repeat the user, and by their names."""
-    one = _a_request(export, "predict")
+    one = a_request(export, "predict")
     yield Asked("predict", "predict", one)
     many = {name: np.repeat(value, rows, axis=0) for name, value in one.items()}
     yield Asked(f"predict, {rows} rows", "predict", many)
-    user = _a_request(export, "rank")
+    user = a_request(export, "rank")
     user["candidates"] = np.resize(user["candidates"], (1, rows))
     yield Asked(f"rank, {rows} candidates", "rank", user)
 
 
-def _a_request(export: Path, signature: str) -> dict[str, Any]:
-    """One row of raw columns: the first of the export's own warm-up requests."""
+def a_request(export: Path, signature: str) -> dict[str, Any]:
+    """Arrays by name: one row of raw columns: the first of the export's own warm-up requests."""
     path = str(export / "assets.extra" / "tf_serving_warmup_requests")
     for record in tf.data.TFRecordDataset(path):
         request = prediction_log_pb2.PredictionLog.FromString(record.numpy()).predict_log.request
@@ -113,6 +113,14 @@ def _row(api: str, loop: str, clients: int, batching: str, times: Any, rate: flo
 
 
 def _bare(export: Path, asked: Asked, seconds: float) -> list[Any]:
+    call, cpu, begin = bare(export, asked), time.process_time(), time.perf_counter()
+    times = bare_times(call, seconds)
+    wall = time.perf_counter() - begin
+    cores = (time.process_time() - cpu) / wall
+    return _row(f"none: {asked.label}", "closed", 1, "", times, len(times) / wall, cores)
+
+
+def bare(export: Path, asked: Asked) -> Callable[[], None]:
     """The signature called in this process, its tensors made and read as a server has to."""
     signature = tf.saved_model.load(str(export)).signatures[asked.signature]
 
@@ -123,17 +131,20 @@ def _bare(export: Path, asked: Asked, seconds: float) -> list[Any]:
 
     for _ in range(20):
         call()
-    times, cpu, begin = [], time.process_time(), time.perf_counter()
+    return call
+
+
+def bare_times(call: Callable[[], None], seconds: float) -> list[float]:
+    """Seconds that each call takes, one after the other for so many seconds."""
+    times, begin = [], time.perf_counter()
     while time.perf_counter() < begin + seconds:
         start = time.perf_counter()
         call()
         times.append(time.perf_counter() - start)
-    wall = time.perf_counter() - begin
-    cores = (time.process_time() - cpu) / wall
-    return _row(f"none: {asked.label}", "closed", 1, "", times, len(times) / wall, cores)
+    return times
 
 
-class _Running:
+class Running:
     """A server's process and ports."""
 
     def __init__(self, process: subprocess.Popen[bytes], rest: int, rpc: int) -> None:
@@ -151,7 +162,7 @@ class _Running:
 
 
 @contextlib.contextmanager
-def running(base: Path, batching: bool, *more: str) -> Iterator[_Running]:
+def running(base: Path, batching: bool, *more: str) -> Iterator[Running]:
     """A server of the versions in a directory, with more flags."""
     with socket.socket() as one, socket.socket() as two, tempfile.TemporaryDirectory() as place:
         one.bind((HOST, 0))
@@ -169,14 +180,14 @@ def running(base: Path, batching: bool, *more: str) -> Iterator[_Running]:
         try:
             with grpc.insecure_channel(f"{HOST}:{rpc}") as channel:
                 grpc.channel_ready_future(channel).result(60)
-            yield _Running(process, rest, rpc)
+            yield Running(process, rest, rpc)
         finally:
             process.terminate()
             process.wait()
 
 
 async def _measure(
-    server: _Running,
+    server: Running,
     small: Asked,
     large: list[Asked],
     clients: tuple[int, ...],
@@ -185,11 +196,11 @@ async def _measure(
 ) -> list[list[Any]]:
     label = "on" if batching else "off"
     table = []
-    for api, open_api in (("gRPC", _grpc), ("REST", _rest)):
+    for api, open_api in (("gRPC", by_grpc), ("REST", by_rest)):
         async with open_api(server, small) as ask:
-            await _warm(ask)
+            await warm(ask)
             for count in clients:
-                times, rate, cores = await _closed(server, [ask] * count, seconds)
+                times, rate, cores = await closed(server, [ask] * count, seconds)
                 table.append(
                     _row(f"{api}: {small.label}", "closed", count, label, times, rate, cores)
                 )
@@ -200,13 +211,14 @@ async def _measure(
             )
         for asked in () if batching else large:  # longer than a batch
             async with open_api(server, asked) as ask:
-                await _warm(ask)
-                times, rate, cores = await _closed(server, [ask], seconds)
+                await warm(ask)
+                times, rate, cores = await closed(server, [ask], seconds)
                 table.append(_row(f"{api}: {asked.label}", "closed", 1, label, times, rate, cores))
     return table
 
 
-async def _warm(ask: Ask) -> None:
+async def warm(ask: Ask) -> None:
+    """Asks until there is an answer, and then some more."""
     end = time.monotonic() + 60
     for _ in range(50):
         while True:
@@ -220,7 +232,8 @@ async def _warm(ask: Ask) -> None:
 
 
 @contextlib.asynccontextmanager
-async def _grpc(server: _Running, asked: Asked) -> AsyncIterator[Ask]:
+async def by_grpc(server: Running, asked: Asked) -> AsyncIterator[Ask]:
+    """What asks a server over gRPC."""
     request = predict_pb2.PredictRequest()
     request.model_spec.name, request.model_spec.signature_name = "model", asked.signature
     for name, value in asked.inputs.items():
@@ -236,7 +249,8 @@ async def _grpc(server: _Running, asked: Asked) -> AsyncIterator[Ask]:
 
 
 @contextlib.asynccontextmanager
-async def _rest(server: _Running, asked: Asked) -> AsyncIterator[Ask]:
+async def by_rest(server: Running, asked: Asked) -> AsyncIterator[Ask]:
+    """What asks a server over REST."""
     columns = {name: _plain(value.tolist()) for name, value in asked.inputs.items()}
     rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
     sent = json.dumps({"signature_name": asked.signature, "instances": rows}).encode()
@@ -257,9 +271,10 @@ def _plain(value: Any) -> Any:
     return value.decode() if isinstance(value, bytes) else value
 
 
-async def _closed(
-    server: _Running, asks: list[Ask], seconds: float
+async def closed(
+    server: Running, asks: list[Ask], seconds: float
 ) -> tuple[list[float], float, float]:
+    """Seconds of each request of clients that ask again at once; requests/s; the server's cores."""
     times: list[float] = []
     cpu, begin = server.cpu(), time.perf_counter()
 
@@ -275,7 +290,7 @@ async def _closed(
 
 
 async def _open(
-    server: _Running, ask: Ask, rate: float, seconds: float
+    server: Running, ask: Ask, rate: float, seconds: float
 ) -> tuple[list[float], float, float]:
     """Latency counts from when a request was due, so that waiting behind others is seen."""
     times: list[float] = []
