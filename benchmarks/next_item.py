@@ -30,6 +30,7 @@ from tfrec.overrides import from_assignments, merge
 from tfrec.train import train
 
 RUNS = Path("runs/next_item")
+LENGTH = 50  # of histories, as in what is published
 METRICS = ("hr@10", "ndcg@10", "mrr")
 HEADER = ("model", "loss", "HR@10", "NDCG@10", "MRR", "among", "parameters", "minutes")
 DECLARATION: dict[str, Any] = {
@@ -47,7 +48,7 @@ ROWS = ("gru4rec", "sasrec", "bert4rec", "sasrec item_loss.kind=bce item_loss.ne
 @click.command()
 @click.option("--lines", required=True, type=Path, help="Users and their items.")
 @click.option("--name", required=True, help="Of the data set.")
-@click.option("--length", default=50, show_default=True, help="Of a user's history; older is cut.")
+@click.option("--length", default=LENGTH, show_default=True, help="Of histories; the rest is cut.")
 @click.option("--candidates", type=Path, help="Users and the items that stand beside their last.")
 @click.option(
     "--model",
@@ -78,14 +79,16 @@ def main(
     for among, metrics in popular.items():
         rows.append(["popularity", "", *_cells(metrics), among, "", ""])
     command = f"python -m benchmarks.next_item --lines {lines.name} --name {name}"
-    if length != 50:
+    marker = f"next item {name}"
+    if length != LENGTH:
         command += f" --length {length}"
+        marker += f" {length}"
     if candidates:
         command += f" --candidates {candidates.name}"
     command += "".join(f" --set {setting}" for setting in settings)
     if models != ROWS:
         command += "".join(f" --model {shlex.quote(model)}" for model in models)
-    write(f"next item {name}", command, HEADER, rows)
+    write(marker, command, HEADER, rows)
 
 
 def _data_set(lines: Path, name: str, length: int) -> Path:
