@@ -96,8 +96,10 @@ def test_candidates_are_ranked_as_predict_scores_each(
     expected = np.take_along_axis(scores, wanted, axis=1)
     np.testing.assert_allclose(found.numpy()[:, :-1], expected, rtol=1e-5)
     predict = signature(runs["wide_deep"], "predict")
-    missing = {n: np.full_like(v, b"" if v.dtype == object else np.nan) for n, v in columns.items()}
-    unknown = {n: given.get(n, missing[n]) for n in columns}
+    unknown = {
+        n: given[n] if n in given else np.full_like(v, b"" if v.dtype == object else np.nan)
+        for n, v in columns.items()
+    }
     (alone,) = predict(**{n: tf.constant(v) for n, v in unknown.items()}).values()
     np.testing.assert_allclose(found.numpy()[:, -1], alone.numpy(), rtol=1e-5)
 
