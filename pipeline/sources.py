@@ -31,7 +31,7 @@ from pipeline.workspace import digest_of_files
 from tfrec.strict import UserError, nearest
 
 ROWS_PER_BATCH = 2_000
-BLOCK_BYTES = 2**20
+BLOCK_BYTES = 2**20  # of a file in memory, and so the longest row of CSV
 MALFORMED_ROWS = "malformed_rows"  # schema metadata: rows of the file that could not be split
 
 _EXTRAS = {"gs": "gcp", "s3": "aws", "hdfs": "hadoop"}  # of Beam, by scheme
@@ -87,6 +87,8 @@ def _reading(path: str) -> Iterator[None]:
         raise
     except Exception as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        if "straddling object" in reason:
+            reason = f"a row is longer than {BLOCK_BYTES:,} bytes; shorten it, or give Parquet"
         raise UserError(f"{path}: cannot be read to its end ({reason})") from error
 
 
@@ -258,7 +260,9 @@ def _read_csv(path: str, columns: list[str], source: Source) -> Iterator[pa.Reco
         try:
             reader = pyarrow.csv.open_csv(
                 stream,
-                pyarrow.csv.ReadOptions(column_names=names, use_threads=False),
+                pyarrow.csv.ReadOptions(
+                    column_names=names, use_threads=False, block_size=BLOCK_BYTES
+                ),
                 pyarrow.csv.ParseOptions(
                     delimiter=source.delimiter,
                     quote_char='"' if source.quotes else False,

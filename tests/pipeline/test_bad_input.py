@@ -120,6 +120,15 @@ def test_a_truncated_file(tmp_path: Path, place: Path):
     )
 
 
+def test_a_row_longer_than_is_read_at_a_time(tmp_path: Path, place: Path):
+    path = shop.write_csv([*ROWS, {**ROWS[0], "item": "i" * 3_000_000}, *ROWS], tmp_path / "e.csv")
+    message = fails(place, shop.tiny(path))
+    assert message == (
+        f"{path}: cannot be read to its end (a row is longer than 1,048,576 bytes; shorten it, or "
+        "give Parquet)"
+    )
+
+
 def test_the_output_is_there(tmp_path: Path, place: Path):
     declaration = shop.tiny(shop.write_csv(ROWS, tmp_path / "e.csv"))
     (place / "out").mkdir()
