@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import math
 from collections.abc import Mapping
@@ -28,12 +29,30 @@ from serving.json_document import (
 Array = np.ndarray[Any, Any]
 Format = Literal["row", "columnar"]
 
-_EXACT = {tf.float32: 2**24 - 1, tf.float64: 2**53 - 1}  # up to here all integers are
-_INFINITE = {tf.float32: 2.0**128 - 2.0**103, tf.float64: float("inf")}  # from here on, rounded
-_INTEGERS = {
-    dtype: (dtype.min, dtype.max)
-    for dtype in (tf.int8, tf.uint8, tf.int16, tf.int32, tf.int64, tf.uint32, tf.uint64)
+
+class _Kind:
+    """What values of a dtype are, looked up once and not for every request.
+
+    Attributes:
+        integers: the least and the greatest one, of integers; None of others.
+        exact: up to which all integers are numbers of it, of floats; 0 of others.
+        infinite: from which on a number is rounded to infinity, of floats.
+    """
+
+    def __init__(self, dtype: tf.DType) -> None:
+        self.name = dtype.name
+        self.numpy = np.dtype(dtype.as_numpy_dtype)
+        self.is_string, self.is_bool = dtype == tf.string, dtype == tf.bool
+        self.integers = (dtype.min, dtype.max) if dtype in _INTEGERS else None
+        self.exact, self.infinite = _FLOATS.get(dtype, (0, 0.0))
+
+
+_INTEGERS = (tf.int8, tf.uint8, tf.int16, tf.int32, tf.int64, tf.uint32, tf.uint64)
+_FLOATS = {
+    tf.float32: (2**24 - 1, 2.0**128 - 2.0**103),
+    tf.float64: (2**53 - 1, float("inf")),
 }
+_kind = functools.cache(lambda number: _Kind(tf.dtypes.as_dtype(number)))  # of a proto's dtype
 _MAX_RANK = 63  # NumPy has 64, of which rows take one
 _FEW = 16  # for which NumPy takes longer than it saves
 
@@ -85,8 +104,8 @@ def tensors(
             f"JSON Value: {shown(body)} Not formatted correctly expecting only one of 'inputs' "
             "or 'instances' keys to exist "
         )
-    dtypes = {name: tf.dtypes.as_dtype(info.dtype) for name, info in infos.items()}
-    if not dtypes:
+    kinds = {name: _kind(info.dtype) for name, info in infos.items()}
+    if not kinds:
         signature = request.signature or "DEFAULT"
         raise invalid(f"Failed to get input map for signature: {signature}")
     if "instances" in body:
@@ -95,9 +114,9 @@ def tensors(
             raise invalid(f"JSON Value: {shown(body)} Excepting 'instances' to be an list/array")
         if not instances:
             raise invalid(f"JSON Value: {shown(body)} No values in 'instances' array")
-        return _rows(instances, dtypes, deadline), "row"
+        return _rows(instances, kinds, deadline), "row"
     if "inputs" in body:
-        return _columns(body["inputs"], dtypes, deadline), "columnar"
+        return _columns(body["inputs"], kinds, deadline), "columnar"
     raise invalid("Missing 'inputs' or 'instances' key")
 
 
@@ -105,19 +124,17 @@ def _is_object(value: Any) -> bool:
     return isinstance(value, dict) and not is_base64(value)
 
 
-def _rows(
-    instances: list[Any], dtypes: dict[str, tf.DType], deadline: Deadline
-) -> dict[str, Array]:
+def _rows(instances: list[Any], kinds: dict[str, _Kind], deadline: Deadline) -> dict[str, Array]:
     named = _is_object(instances[0])
-    if not named and len(dtypes) > 1:
+    if not named and len(kinds) > 1:
         raise invalid(
             "instances is a plain list, but expecting list of objects as multiple input tensors "
             "required as per tensorinfo_map"
         )
     with contextlib.suppress(_UnevenError, ServingError):
-        return _even_rows(instances, named, dtypes, deadline)
-    only = next(iter(dtypes))
-    columns: dict[str, list[Array]] = {name: [] for name in dtypes}
+        return _even_rows(instances, named, kinds, deadline)
+    only = next(iter(kinds))
+    columns: dict[str, list[Array]] = {name: [] for name in kinds}
     for index, instance in enumerate(instances):  # one by one: errors name their row
         deadline.check()
         if named != _is_object(instance):
@@ -126,19 +143,19 @@ def _rows(
         for name, value in (instance if named else {only: instance}).items():
             key = f" key: {name}" if named else ""
             try:
-                if name not in dtypes:
+                if name not in kinds:
                     raise invalid(f"JSON object: does not have named input: {name}")
-                array = _tensor(value, dtypes[name], deadline)
+                array = _tensor(value, kinds[name], deadline)
                 columns[name].append(_same_shape(array, columns[name]))
             except ServingError as error:
                 raise invalid(
                     f"Failed to process element: {index}{key} of 'instances' list. "
                     f"Error: INVALID_ARGUMENT: {error.message}"
                 ) from None
-        if named and instance.keys() != dtypes.keys():
+        if named and instance.keys() != kinds.keys():
             raise invalid(
                 f"Failed to process element: {index} of 'instances' list. JSON object: "
-                f"{shown(instance)} keys must be equal to: {','.join(sorted(dtypes))}"
+                f"{shown(instance)} keys must be equal to: {','.join(sorted(kinds))}"
             )
     return {name: np.stack(values) for name, values in columns.items()}
 
@@ -155,48 +172,48 @@ def _shape(array: Array) -> str:
     return "[" + ",".join(str(size) for size in array.shape) + "]"
 
 
-def _columns(inputs: Any, dtypes: dict[str, tf.DType], deadline: Deadline) -> dict[str, Array]:
+def _columns(inputs: Any, kinds: dict[str, _Kind], deadline: Deadline) -> dict[str, Array]:
     if not _is_object(inputs):
-        if len(dtypes) > 1:
+        if len(kinds) > 1:
             raise invalid(
                 "inputs is a plain value/list, but expecting an object as multiple input tensors "
                 "required as per tensorinfo_map"
             )
-        inputs = {next(iter(dtypes)): inputs}
-    for name in dtypes:
+        inputs = {next(iter(kinds)): inputs}
+    for name in kinds:
         if name not in inputs:
             raise invalid(f"Missing named input: {name} in 'inputs' object.")
-    return {name: _tensor(inputs[name], dtype, deadline) for name, dtype in dtypes.items()}
+    return {name: _tensor(inputs[name], kind, deadline) for name, kind in kinds.items()}
 
 
 def _even_rows(
-    instances: list[Any], named: bool, dtypes: dict[str, tf.DType], deadline: Deadline
+    instances: list[Any], named: bool, kinds: dict[str, _Kind], deadline: Deadline
 ) -> dict[str, Array]:
     """Rows as tensors, made in bulk.
 
     Raises:
         _UnevenError, ServingError: there is something wrong with a row.
     """
-    columns = {next(iter(dtypes)): instances}
+    columns = {next(iter(kinds)): instances}
     if named:
         for start in range(0, len(instances), TOGETHER):
             deadline.check()
             for instance in instances[start : start + TOGETHER]:
-                if not _is_object(instance) or instance.keys() != dtypes.keys():
+                if not _is_object(instance) or instance.keys() != kinds.keys():
                     raise _UnevenError
-        columns = {name: [instance[name] for instance in instances] for name in dtypes}
-    return {name: _even(column, dtypes[name], deadline) for name, column in columns.items()}
+        columns = {name: [instance[name] for instance in instances] for name in kinds}
+    return {name: _even(column, kinds[name], deadline) for name, column in columns.items()}
 
 
-def _tensor(value: Any, dtype: tf.DType, deadline: Deadline) -> Array:
+def _tensor(value: Any, kind: _Kind, deadline: Deadline) -> Array:
     """A dense tensor of nested lists."""
     shape = _first_shape(value)
     if len(shape) > _MAX_RANK:
         raise invalid(f"Encountered lists nested deeper than {_MAX_RANK}")
     try:
-        return _even(value, dtype, deadline)
+        return _even(value, kind, deadline)
     except _UnevenError:
-        _check_values(value, 0, shape, dtype, deadline)
+        _check_values(value, 0, shape, kind, deadline)
         raise
 
 
@@ -211,7 +228,7 @@ def _first_shape(value: Any) -> list[int]:
     return shape
 
 
-def _even(value: Any, dtype: tf.DType, deadline: Deadline) -> Array:
+def _even(value: Any, kind: _Kind, deadline: Deadline) -> Array:
     """A dense tensor of nested lists, made in bulk.
 
     Raises:
@@ -221,8 +238,8 @@ def _even(value: Any, dtype: tf.DType, deadline: Deadline) -> Array:
     shape = _first_shape(value)
     if len(shape) > _MAX_RANK + 1:
         raise _UnevenError
-    items = [value]
-    for size in shape:
+    items = value if shape else [value]
+    for size in shape[1:]:
         inner: list[Any] = []
         step = max(TOGETHER // max(size, 1), 1)
         for start in range(0, len(items), step):
@@ -232,41 +249,42 @@ def _even(value: Any, dtype: tf.DType, deadline: Deadline) -> Array:
                 raise _UnevenError
             inner.extend(itertools.chain.from_iterable(lists))
         items = inner
-    array = np.empty(len(items), object if dtype is tf.string else dtype.as_numpy_dtype)
-    for start in range(0, len(items), TOGETHER):
-        deadline.check()
-        array[start : start + TOGETHER] = _leaves(items[start : start + TOGETHER], dtype)
-    return array.reshape(shape)
+    if len(items) <= TOGETHER:
+        array = np.array(_leaves(items, kind), kind.numpy)
+    else:
+        array = np.empty(len(items), kind.numpy)
+        for start in range(0, len(items), TOGETHER):
+            deadline.check()
+            array[start : start + TOGETHER] = _leaves(items[start : start + TOGETHER], kind)
+    return array if len(shape) == 1 else array.reshape(shape)
 
 
-def _leaves(values: list[Any], dtype: tf.DType) -> Any:
+def _leaves(values: list[Any], kind: _Kind) -> Any:
     """Values as `_leaf` gives each, at once where they are many and plain."""
-    kinds = set(map(type, values))
-    if list in kinds:
+    types = set(map(type, values))
+    if list in types:
         raise _UnevenError
-    if dtype is tf.string and kinds == {str}:
+    if kind.is_string and types == {str}:
         with contextlib.suppress(UnicodeEncodeError):
             return list(map(str.encode, values))
-    if len(values) <= _FEW:
-        return [_leaf(value, dtype) for value in values]
-    if dtype in _EXACT and kinds <= {int, float}:
-        numbers = np.array(values, np.float64)
-        size = np.abs(numbers)
-        doubtful = np.isfinite(numbers) & (size >= _INFINITE[dtype])
-        if int in kinds:
-            doubtful |= size > _EXACT[dtype]
-        for index in np.flatnonzero(doubtful):
-            _leaf(values[index], dtype)
-        return numbers
-    if dtype in _INTEGERS and kinds == {int}:
-        least, most = _INTEGERS[dtype]
+    if kind.integers and types == {int}:
+        least, most = kind.integers
         if least <= min(values) and max(values) <= most:
             return values
-    return [_leaf(value, dtype) for value in values]
+    if kind.exact and types <= {int, float} and len(values) > _FEW:
+        numbers = np.array(values, np.float64)
+        size = np.abs(numbers)
+        doubtful = np.isfinite(numbers) & (size >= kind.infinite)
+        if int in types:
+            doubtful |= size > kind.exact
+        for index in np.flatnonzero(doubtful):
+            _leaf(values[index], kind)
+        return numbers
+    return [_leaf(value, kind) for value in values]
 
 
 def _check_values(
-    value: Any, level: int, shape: list[int], dtype: tf.DType, deadline: Deadline
+    value: Any, level: int, shape: list[int], kind: _Kind, deadline: Deadline
 ) -> None:
     """Says what is wrong with the first value that does not fit, where `_even` finds that one is.
 
@@ -280,7 +298,7 @@ def _check_values(
                 f"JSON Value: {shown(value)} found at incorrect level: {level + 1} in the JSON "
                 f"DOM. Expected at level: {rank}"
             )
-        _leaf(value, dtype)
+        _leaf(value, kind)
         return
     if level >= rank:
         raise invalid(f"Encountered list at unexpected level: {level} expected < {rank}")
@@ -292,43 +310,44 @@ def _check_values(
     for index, item in enumerate(value):
         if index % TOGETHER == 0:
             deadline.check()
-        _check_values(item, level + 1, shape, dtype, deadline)
+        _check_values(item, level + 1, shape, kind, deadline)
 
 
-def _leaf(value: Any, dtype: tf.DType) -> Any:
-    if dtype is tf.string:
-        if isinstance(value, str):
+def _leaf(value: Any, kind: _Kind) -> Any:
+    given = type(value)
+    if kind.is_string:
+        if given is str:
             return encoded(value)
-        if isinstance(value, dict):
+        if given is dict:
             return decoded(value)
-    elif dtype is tf.bool:
-        if isinstance(value, bool):
+    elif kind.is_bool:
+        if given is bool:
             return value
-    elif isinstance(value, bool):
-        pass
-    elif dtype in _INTEGERS:
-        least, most = _INTEGERS[dtype]
-        if isinstance(value, int) and least <= value <= most:
+    elif kind.integers:
+        least, most = kind.integers
+        if given is int and least <= value <= most:
             return value
-    elif dtype in _EXACT:
-        if isinstance(value, int) and abs(value) > _EXACT[dtype]:
-            raise _lossy(value, dtype)
-        if isinstance(value, float) and math.isfinite(value) and abs(value) >= _INFINITE[dtype]:
-            raise _lossy(value, dtype)
-        if isinstance(value, int | float):
+    elif kind.exact:
+        if given is float:
+            if abs(value) >= kind.infinite and math.isfinite(value):
+                raise _lossy(value, kind)
+            return value
+        if given is int:
+            if abs(value) > kind.exact:
+                raise _lossy(value, kind)
             return value
     else:
         raise ServingError(
-            Code.UNIMPLEMENTED, f"Conversion of JSON Value: {shown(value)} to type: {dtype.name}"
+            Code.UNIMPLEMENTED, f"Conversion of JSON Value: {shown(value)} to type: {kind.name}"
         )
     raise invalid(
         f"JSON Value: {shown(value)} Type: {json_type(value)} is not of expected type: "
-        f"{dtype.name.removesuffix('32') if dtype is tf.float32 else dtype.name}"
+        f"{'float' if kind.name == 'float32' else kind.name}"
     )
 
 
-def _lossy(value: Any, dtype: tf.DType) -> ServingError:
-    target = "float" if dtype is tf.float32 else "double"
+def _lossy(value: Any, kind: _Kind) -> ServingError:
+    target = "float" if kind.name == "float32" else "double"
     return invalid(
         f"Cannot convert JSON value: {shown(value)} to {target} without loss of precision."
     )

@@ -17,14 +17,15 @@ from serving.inference import Arrays
 
 
 class _Kind(NamedTuple):
-    """Of the values of a dtype: where they are, and how NumPy calls it."""
+    """Of the values of a dtype: where they are, how NumPy calls it, and the bytes of one there."""
 
     field: str
     numpy: np.dtype[Any]
+    bytes: int  # of strings, those of the pointer
 
 
 _KINDS = {
-    dtype.as_datatype_enum: _Kind(field, np.dtype(dtype.as_numpy_dtype))
+    dtype.as_datatype_enum: _Kind(field, numpy := np.dtype(dtype.as_numpy_dtype), numpy.itemsize)
     for dtype, field in (
         (tf.float32, "float_val"),
         (tf.float64, "double_val"),
@@ -39,7 +40,7 @@ _KINDS = {
         (tf.string, "string_val"),
     )
 }
-_OBJECT = np.dtype(object)
+_STRING = _KINDS[tf.string.as_datatype_enum]
 
 
 def arrays(tensors: Mapping[str, tensor_pb2.TensorProto], deadline: Deadline = NEVER) -> Arrays:
@@ -56,23 +57,24 @@ def arrays(tensors: Mapping[str, tensor_pb2.TensorProto], deadline: Deadline = N
     left, found = inference.MAX_BYTES, {}
     for name, tensor in tensors.items():
         sizes = [dimension.size for dimension in tensor.tensor_shape.dim]
-        if tensor.tensor_shape.unknown_rank or min(sizes, default=0) < 0:
+        if tensor.tensor_shape.unknown_rank or (sizes and min(sizes) < 0):
             raise invalid(f"tensor parsing error: {name}")
+        kind = _KINDS.get(tensor.dtype)
         # Fewer values than elements are legal, so a few bytes could ask for all memory; and
         # TensorFlow multiplies sizes beside a 0, too, and ends the process when that overflows.
-        count = prod(max(size, 1) for size in sizes)
-        left -= count * _bytes_of(tensor.dtype)
-        if tensor.string_val:  # of which TensorFlow makes copies
+        count = prod([size or 1 for size in sizes])
+        left -= count * (kind.bytes if kind else _bytes_of(tensor.dtype))
+        if kind is _STRING and tensor.string_val:  # of which TensorFlow makes copies
             left -= max(count - len(tensor.string_val), 0) * len(tensor.string_val[-1])
         if left < 0:
             raise invalid(
                 f"tensor parsing error: {name} is larger than {inference.MAX_BYTES} bytes"
             )
         try:
-            found[name] = _array(tensor, sizes, deadline)
+            found[name] = _array(tensor, kind, sizes, deadline)
         except KeyError:
-            kind = tf.dtypes.as_dtype(tensor.dtype).name
-            raise invalid(f"input {name}: values of type {kind} cannot be sent") from None
+            other = tf.dtypes.as_dtype(tensor.dtype).name
+            raise invalid(f"input {name}: values of type {other} cannot be sent") from None
         except (TypeError, ValueError, OverflowError) as error:
             raise invalid(f"input {name}: {str(error).splitlines()[0]}") from None
     return found
@@ -103,8 +105,6 @@ def tensor(array: np.ndarray[Any, Any], deadline: Deadline = NEVER) -> tensor_pb
 
 
 def _bytes_of(dtype: int) -> int:
-    if dtype in _KINDS:
-        return _KINDS[dtype].numpy.itemsize  # of strings, the pointer
     try:
         return int(tf.dtypes.as_dtype(dtype).size or 8)
     except TypeError:  # none of TensorFlow's, as `make_ndarray` will say
@@ -112,22 +112,24 @@ def _bytes_of(dtype: int) -> int:
 
 
 def _array(
-    tensor: tensor_pb2.TensorProto, sizes: list[int], deadline: Deadline
+    tensor: tensor_pb2.TensorProto, kind: _Kind | None, sizes: list[int], deadline: Deadline
 ) -> np.ndarray[Any, Any]:
     """What `tf.make_ndarray` gives, in a third of the time where there is a value per element."""
-    kind = _KINDS.get(tensor.dtype)
     if kind is None:
         return tf.make_ndarray(tensor)
-    values = getattr(tensor, kind.field)
-    if kind.numpy != _OBJECT and tensor.tensor_content:
+    if kind is not _STRING and tensor.tensor_content:
         return np.frombuffer(tensor.tensor_content, kind.numpy).reshape(sizes)
+    values = getattr(tensor, kind.field)
     missing = prod(sizes) - len(values)
     if missing and not values:
         return tf.make_ndarray(tensor)
-    array = np.empty(len(values), kind.numpy)
-    for start in range(0, len(values), TOGETHER):
-        deadline.check()
-        array[start : start + TOGETHER] = values[start : start + TOGETHER]
+    if len(values) <= TOGETHER:
+        array = np.array(values[:], kind.numpy)
+    else:
+        array = np.empty(len(values), kind.numpy)
+        for start in range(0, len(values), TOGETHER):
+            deadline.check()
+            array[start : start + TOGETHER] = values[start : start + TOGETHER]
     if missing > 0:  # the last one stands for those that are left out
         array = np.concatenate([array, np.repeat(array[-1:], missing)])
     return array.reshape(sizes)
