@@ -156,7 +156,7 @@ def _answer_lines(file: IO[bytes], batch_size: int, answer: Answer) -> None:
             continue
         try:
             batch.append((number, json.loads(line)))
-        except ValueError as error:  # text that is no UTF-8 too
+        except (ValueError, RecursionError) as error:  # text that is no UTF-8 too
             _answer_batch(batch, answer)
             raise click.ClickException(f"line {number}: not JSON: {error}") from None
         if len(batch) == batch_size:

@@ -28,9 +28,11 @@ from serving.client.signatures import (
 )
 from serving.client.tensors import Array
 from serving.client.transport import Target, Transport
+from serving.versions import MAX_VERSION
 
 FIRST_PAUSE = 0.1
 LONGEST_PAUSE = 2.0
+LONGEST_TIMEOUT = 1_000_000
 
 Signatures = Mapping[str, Signature]
 Question = Callable[[Signatures], tuple[str, dict[str, Array]]]
@@ -46,12 +48,18 @@ class Calls:
         retries: how often UNAVAILABLE is tried again.
 
     Raises:
-        InvalidArgumentError: there is both a version and a label.
+        InvalidArgumentError: there is both a version and a label, or a setting that cannot be.
     """
 
     def __init__(self, transport: Transport, target: Target, timeout: float, retries: int) -> None:
         if target.version is not None and target.label is not None:
             raise InvalidArgumentError("a model is asked by version or by label, not by both")
+        if target.version is not None and not 0 <= target.version <= MAX_VERSION:
+            raise InvalidArgumentError(f"version {target.version} is not from 0 to {MAX_VERSION}")
+        if not 0 <= timeout <= LONGEST_TIMEOUT:  # NaN, too; gRPC takes longer ones for none
+            raise InvalidArgumentError(
+                f"a timeout of {timeout} s is not from 0 to {LONGEST_TIMEOUT:,} s"
+            )
         self.transport = transport
         self._target, self._timeout, self._retries = target, timeout, retries
         self._signatures: Signatures | None = None

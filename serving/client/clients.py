@@ -44,7 +44,8 @@ class Client:
             pauses that double.
 
     Raises:
-        InvalidArgumentError: the address is none, or there is both a version and a label.
+        InvalidArgumentError: the address is none, there is both a version and a label, or the
+            version or the timeout cannot be.
         OSError: the authorities cannot be read.
     """
 
@@ -91,7 +92,8 @@ class AsyncClient(Calls):
         retries: as of `Client`.
 
     Raises:
-        InvalidArgumentError: the address is none, or there is both a version and a label.
+        InvalidArgumentError: the address is none, there is both a version and a label, or the
+            version or the timeout cannot be.
         OSError: the authorities cannot be read.
     """
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import ssl
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -27,12 +28,21 @@ from serving.client.signatures import (
     statuses_of,
 )
 from serving.client.tensors import Array, numpy_dtype
+from serving.client.timely import TimelyPool, TimelyTlsPool
 from serving.client.transport import Async, Blocking, Target
 
 _HEADERS = {"Content-Type": "application/json"}
 _CONNECTIONS = 16  # that are kept for the next request
 _MAX_SHOWN = 200
 _LATE = "no answer in time"
+# Types that JSON has for those of NumPy. Servers may write a whole number for a float.
+_PLAIN: dict[str, set[type]] = {
+    "b": {bool},
+    "f": {float, int},
+    "i": {int},
+    "u": {int},
+    "O": {bytes},
+}
 
 
 class Rest:
@@ -65,24 +75,28 @@ class Rest:
         return "GET", _path(target), None
 
     def read_predict(self, reply: Any, signature: Signature) -> dict[str, Array]:
-        outputs, names = reply["outputs"], list(signature.outputs)
+        with _understanding():
+            outputs, names = reply["outputs"], list(signature.outputs)
         if len(names) == 1 and not isinstance(outputs, dict):
             outputs = {names[0]: outputs}
         if not isinstance(outputs, dict) or outputs.keys() != signature.outputs.keys():
             raise errors.FailedPreconditionError(
                 f"the reply is not what the signature says: {', '.join(names)}"
             )
-        return {name: _array(outputs[name], signature.outputs[name]) for name in names}
+        return {name: _array(name, outputs[name], signature.outputs[name]) for name in names}
 
     def read_metadata(self, reply: Any) -> Metadata:
         message = SignatureDefMap()
-        definition = reply["metadata"]["signature_def"]
-        json_format.ParseDict(definition, message, ignore_unknown_fields=True)
-        return Metadata(int(reply["model_spec"]["version"]), signatures_of(message))
+        with _understanding():
+            definition = reply["metadata"]["signature_def"]
+            json_format.ParseDict(definition, message, ignore_unknown_fields=True)
+            return Metadata(int(reply["model_spec"]["version"]), signatures_of(message))
 
     def read_status(self, reply: Any) -> list[VersionStatus]:
-        message = GetModelStatusResponse()
-        return statuses_of(json_format.ParseDict(reply, message, ignore_unknown_fields=True))
+        message, listed = GetModelStatusResponse(), "model_version_status"
+        with _understanding():
+            json_format.ParseDict({listed: reply[listed]}, message, ignore_unknown_fields=True)
+            return statuses_of(message)
 
 
 class BlockingRest(Rest, Blocking):
@@ -93,10 +107,13 @@ class BlockingRest(Rest, Blocking):
         host, _, port = address.rpartition(":")
         where: dict[str, Any] = {"host": host, "port": int(port), "maxsize": _CONNECTIONS}
         self._pool: urllib3.HTTPConnectionPool
-        if self.ssl:
-            self._pool = urllib3.HTTPSConnectionPool(**where, ssl_context=self.ssl)
-        else:
-            self._pool = urllib3.HTTPConnectionPool(**where)
+        try:
+            if self.ssl:
+                self._pool = TimelyTlsPool(**where, ssl_context=self.ssl)
+            else:
+                self._pool = TimelyPool(**where)
+        except urllib3.exceptions.LocationParseError:
+            raise errors.InvalidArgumentError(f"{host!r} cannot be the name of a host") from None
 
     async def send(self, request: Any, timeout: float) -> Any:
         verb, path, body = request
@@ -139,6 +156,7 @@ class AsyncRest(Rest, Async):
                 url,
                 data=body,
                 headers=_HEADERS,
+                allow_redirects=False,
                 ssl=self.ssl or True,
                 timeout=aiohttp.ClientTimeout(total=timeout),
             ) as reply:
@@ -163,7 +181,7 @@ def _path(target: Target) -> str:
 def _read(status: int, body: bytes) -> Any:
     try:
         reply = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         reply = None
     if status == 200 and isinstance(reply, dict):
         return reply
@@ -171,6 +189,15 @@ def _read(status: int, body: bytes) -> Any:
         raise errors.of_http_status(status, str(reply["error"]))
     shown = body[:_MAX_SHOWN].decode(errors="replace")
     raise errors.of_http_status(status, f"HTTP status {status}, which is no reply: {shown!r}")
+
+
+@contextlib.contextmanager
+def _understanding() -> Iterator[None]:
+    """Of JSON that is another service's, or of a model that has changed."""
+    try:
+        yield
+    except (json_format.ParseError, LookupError, TypeError, ValueError) as error:
+        raise errors.ClientError(f"the reply is none of TF Serving's: {error!r}") from None
 
 
 def _away(address: str, error: Exception) -> errors.ClientError:
@@ -189,13 +216,23 @@ def _json(value: Any) -> Any:
         return {"b64": base64.b64encode(value).decode()}
 
 
-def _array(value: Any, tensor: Tensor) -> Array:
-    if tensor.dtype == "string":
-        value = _bytes(value)
-    return np.array(value, numpy_dtype(tensor.dtype))
+def _array(name: str, value: Any, tensor: Tensor) -> Array:
+    """The tensor of a reply, whose values are of its dtype: NumPy would make them so."""
+    dtype = numpy_dtype(tensor.dtype)
+    try:
+        found = np.array(_bytes(value) if dtype.kind == "O" else value, object)
+        if set(map(type, found.flat)) <= _PLAIN[dtype.kind]:
+            return found.astype(dtype)
+    except (LookupError, OverflowError, TypeError, ValueError):  # beyond the dtype, no base64
+        pass
+    raise errors.FailedPreconditionError(
+        f"output {name!r} of the reply is not what the signature says: {tensor.dtype}"
+    )
 
 
 def _bytes(value: Any) -> Any:
     if isinstance(value, list):
         return [_bytes(item) for item in value]
-    return base64.b64decode(value["b64"]) if isinstance(value, dict) else value.encode()
+    if isinstance(value, dict):
+        return base64.b64decode(value["b64"])
+    return value.encode() if isinstance(value, str) else value

@@ -19,6 +19,7 @@ Row = Mapping[str, Any]
 
 _SURROGATE = re.compile("[\ud800-\udfff]")  # half a character, which UTF-8 has no bytes for
 _LARGEST = float(np.finfo(np.float32).max)
+_IN_EXAMPLES = {"float64": "float32", "uint64": "int64"}  # all that tf.Examples have
 
 
 def columns(rows: Sequence[Row], inputs: Mapping[str, Tensor]) -> dict[str, Array]:
@@ -69,6 +70,8 @@ def examples(rows: Sequence[Row], types: Mapping[str, Tensor]) -> Array:
             tensor = types[_input_name(key, types)]
             listed = _plain(value) if _is_list(value) else [value]
             found = [_leaf(place, key, item, tensor.dtype) for item in listed]
+            if narrower := _IN_EXAMPLES.get(tensor.dtype):
+                found = [_leaf(place, key, item, narrower) for item in found]
             feature = example.features.feature[key]
             if tensor.dtype == "string":
                 feature.bytes_list.value.extend(found)

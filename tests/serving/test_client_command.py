@@ -118,6 +118,8 @@ def test_the_line_that_is_wrong_is_told(recommender: Server) -> None:
     printed, error = failed(recommender, "predict", text=good + "{oh\n" + good)
     assert printed == 1
     assert error.startswith("Error: line 2: not JSON: ")
+    printed, error = failed(recommender, "predict", text=good + "[" * 10**5)
+    assert (printed, error[:24]) == (1, "Error: line 2: not JSON:")
     printed, error = failed(recommender, "recommend", text="[1, 2]\n")
     assert error.startswith("Error: line 1: INVALID_ARGUMENT: the row is of type list; ")
 

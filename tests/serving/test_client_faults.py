@@ -6,8 +6,10 @@ import asyncio
 import contextlib
 import itertools
 import json
+import socket
 import ssl
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -23,16 +25,21 @@ from serving.client import (
     Client,
     ClientError,
     DeadlineExceededError,
+    FailedPreconditionError,
     InternalError,
     InvalidArgumentError,
     NotFoundError,
     PermissionDeniedError,
     ResourceExhaustedError,
+    Signature,
+    Tensor,
     UnauthenticatedError,
     UnavailableError,
     UnimplementedError,
     VersionStatus,
     calls,
+    over_rest,
+    rows,
 )
 from serving.client.transport import Target, complete
 from serving.errors import HTTP_STATUS, Code
@@ -189,6 +196,106 @@ def test_the_deadline(kind: tuple[str, str]) -> None:
         assert server.asked == 1
 
 
+class Raw:
+    """Answers whoever connects by what a function writes."""
+
+    def __init__(self, write: Callable[[socket.socket], None]) -> None:
+        self.write, self.asked = write, 0
+
+    def __enter__(self) -> Raw:
+        self.listener = socket.create_server((HERE, 0))
+        self.port = self.listener.getsockname()[1]
+        self.thread = threading.Thread(target=self._serve)
+        self.thread.start()
+        return self
+
+    def _serve(self) -> None:
+        with contextlib.suppress(OSError):  # when the test ends
+            while True:
+                connection, _ = self.listener.accept()
+                self.asked += 1
+                with connection, contextlib.suppress(OSError):  # of a client that hangs up
+                    connection.recv(2**16)
+                    self.write(connection)
+
+    def __exit__(self, *_: object) -> None:
+        self.listener.shutdown(socket.SHUT_RDWR)
+        self.listener.close()
+        self.thread.join()
+
+
+def http_reply(body: bytes, head: bytes = b"200 OK") -> Callable[[socket.socket], None]:
+    text = b"HTTP/1.1 %b\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%b"
+    return lambda connection: connection.sendall(text % (head, len(body), body))
+
+
+@pytest.mark.parametrize("kind", KINDS[2:])
+@pytest.mark.parametrize(
+    "start", [b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n", b"HTTP/1.1 200 O"]
+)
+def test_the_deadline_of_a_reply_that_comes_slowly(kind: tuple[str, str], start: bytes) -> None:
+    """In pieces, none of which is late."""
+
+    def slowly(connection: socket.socket) -> None:
+        connection.sendall(start)
+        for _ in range(40):
+            time.sleep(0.02)
+            connection.sendall(b" ")
+
+    with Raw(slowly) as server, pytest.raises(DeadlineExceededError):
+        status(kind, server.port, timeout=0.3)
+
+
+@pytest.mark.parametrize("kind", KINDS[2:])
+@pytest.mark.parametrize(
+    ("body", "error"),
+    [
+        (b'{"status": "up"}', "the reply is none of TF Serving's: KeyError"),
+        (b'{"model_version_status": [{"version": "one"}]}', "the reply is none of TF Serving's"),
+        (b"[" * 10**5, "HTTP status 200, which is no reply"),
+    ],
+)
+def test_the_port_of_another_service(kind: tuple[str, str], body: bytes, error: str) -> None:
+    with Raw(http_reply(body)) as server, pytest.raises(ClientError, match=error):
+        status(kind, server.port)
+
+
+@pytest.mark.parametrize("kind", KINDS[2:])
+def test_no_request_is_sent_to_another_place(kind: tuple[str, str]) -> None:
+    with stub("rest", Code.OK) as other:
+        head = b"301 Moved Permanently\r\nLocation: http://%b:%d/" % (HERE.encode(), other.port)
+        with Raw(http_reply(b"", head)) as server, pytest.raises(ClientError, match="status 301"):
+            status(kind, server.port)
+        assert other.asked == 0
+
+
+@pytest.mark.parametrize(
+    ("dtype", "value"),
+    [
+        ("int64", 0.5),
+        ("int32", 2**31),
+        ("int64", True),
+        ("float32", "5"),
+        ("float32", [1.0]),
+        ("string", 5),
+        ("string", {"b64": 5}),
+    ],
+)
+def test_a_reply_of_another_dtype_is_not_cast(dtype: str, value: Any) -> None:
+    """As of a new version of the model, of which the client does not know yet."""
+    signature = Signature({}, {"y": Tensor(dtype, (-1,))})
+    with pytest.raises(FailedPreconditionError, match="output 'y' of the reply is not what"):
+        over_rest.BlockingRest(f"{HERE}:1", False).read_predict(
+            {"outputs": [*([[]] if value == [1.0] else []), value]}, signature
+        )
+
+
+@pytest.mark.parametrize(("dtype", "value"), [("float64", 1e300), ("uint64", 2**63)])
+def test_what_no_example_can_hold(dtype: str, value: Any) -> None:
+    with pytest.raises(InvalidArgumentError, match="the row: column 'x' takes values of"):
+        rows.examples([{"x": value}], {"x": Tensor(dtype, (-1,))})
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_no_server(kind: tuple[str, str]) -> None:
     with pytest.raises(UnavailableError):
@@ -243,12 +350,20 @@ def test_pauses_double_up_to_two_seconds() -> None:
         ("localhost:65536", {}, "is not host:port"),
         ("localhost:1", {"api": "soap"}, "api 'soap' is neither 'grpc' nor 'rest'"),
         ("localhost:1", {"version": 1, "label": "a"}, "by version or by label, not by both"),
+        ("localhost:1", {"version": 2**63}, "version 9223372036854775808 is not from 0 to"),
+        ("localhost:1", {"timeout": float("inf")}, "a timeout of inf s is not from 0 to 1,000,000"),
+        ("localhost:1", {"timeout": float("nan")}, "a timeout of nan s"),
     ],
 )
 def test_settings_that_are_wrong(address: str, settings: Any, error: str) -> None:
     for kind in (Client, AsyncClient):
         with pytest.raises(InvalidArgumentError, match=error):
             kind(address, **settings)
+
+
+def test_a_host_that_cannot_be() -> None:
+    with pytest.raises(InvalidArgumentError, match="'bad host' cannot be the name of a host"):
+        Client("bad host:1", api="rest")
 
 
 @pytest.mark.parametrize(("asked", "answering"), [("grpc", "rest"), ("rest", "grpc")])
