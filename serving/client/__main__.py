@@ -155,7 +155,7 @@ def _answer_lines(file: IO[bytes], batch_size: int, answer: Answer) -> None:
         if not line.strip():
             continue
         try:
-            batch.append((number, json.loads(line)))
+            batch.append((number, json.loads(line, object_hook=_bytes)))
         except (ValueError, RecursionError) as error:  # text that is no UTF-8 too
             _answer_batch(batch, answer)
             raise click.ClickException(f"line {number}: not JSON: {error}") from None
@@ -183,6 +183,14 @@ def _answer_batch(batch: list[tuple[int, Any]], answer: Answer) -> None:
         return
     for one in answers:
         _print(one)
+
+
+def _bytes(value: dict[str, Any]) -> Any:
+    """Bytes where TF Serving's JSON has them, as they are printed."""
+    if value.keys() == {"b64"} and isinstance(value["b64"], str):
+        with contextlib.suppress(ValueError):  # it is no base64, and no value of a column
+            return base64.b64decode(value["b64"], validate=True)
+    return value
 
 
 def _print(value: Any) -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from serving.errors import HTTP_STATUS, Code, ServingError
 
-_BAD_GATEWAY = 502
+_BAD_GATEWAY, _TOO_LARGE = 502, 413
 _CODES = {status: code for code, status in reversed(HTTP_STATUS.items())}
 _CODES[_BAD_GATEWAY] = Code.UNAVAILABLE  # a proxy whose server is away
+_CODES[_TOO_LARGE] = Code.RESOURCE_EXHAUSTED  # as gRPC says of a message
 
 
 class ClientError(ServingError):

@@ -43,21 +43,25 @@ class _Reply(http.client.HTTPResponse):
         self.fp = io.BufferedReader(_Timely(sock))
 
 
-class _Plain(urllib3.connection.HTTPConnection):
+class Connection(urllib3.connection.HTTPConnection):
+    """One that is not encrypted."""
+
     response_class = _Reply
 
 
-class _Encrypted(urllib3.connection.HTTPSConnection):
+class TlsConnection(urllib3.connection.HTTPSConnection):
+    """One that is."""
+
     response_class = _Reply
 
 
 class TimelyPool(urllib3.HTTPConnectionPool):
     """Unencrypted ones."""
 
-    ConnectionCls = _Plain
+    ConnectionCls = Connection
 
 
 class TimelyTlsPool(urllib3.HTTPSConnectionPool):
     """Encrypted ones."""
 
-    ConnectionCls = _Encrypted
+    ConnectionCls = TlsConnection

@@ -51,6 +51,13 @@ def test_predict(recommender: Server, api: str) -> None:
     assert asked(recommender, "predict", text=[ROW], api=api) == [LINE]
 
 
+def test_bytes_are_read_as_they_are_printed(recommender: Server) -> None:
+    answers = asked(recommender, "predict", text=[{**ROW, "user": {"b64": "/wA="}}])
+    assert answers[0]["raw_bytes"] == {"b64": "/wA="}
+    _, error = failed(recommender, "predict", text=lines([{**ROW, "user": {"b64": "?"}}]))
+    assert "column 'user' takes values of string, not {'b64': '?'}" in error
+
+
 def test_predict_by_examples(recommender: Server, tmp_path: Path) -> None:
     file = tmp_path / "rows.jsonl"
     raw = {("unit price" if name == "unit_price" else name): ROW[name] for name in ROW}

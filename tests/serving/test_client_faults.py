@@ -260,6 +260,14 @@ def test_the_port_of_another_service(kind: tuple[str, str], body: bytes, error: 
         status(kind, server.port)
 
 
+def test_a_body_that_is_too_large() -> None:
+    with (
+        Raw(http_reply(b'{"error": "The body"}', b"413 Request Entity Too Large")) as server,
+        pytest.raises(ResourceExhaustedError, match="The body"),
+    ):
+        status(("rest", "waits"), server.port)
+
+
 @pytest.mark.parametrize("kind", KINDS[2:])
 def test_no_request_is_sent_to_another_place(kind: tuple[str, str]) -> None:
     with stub("rest", Code.OK) as other:
