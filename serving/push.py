@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 
 import click
 
-from serving.versions import is_number, versions
+from serving.versions import MAX_VERSION, is_number, versions
 
 SAVED_MODEL = "saved_model.pb"
 EXTRA = "assets.extra"
@@ -91,6 +91,8 @@ def push(
         _check_blessing(source)
     if source.resolve().parent == served.resolve():
         raise PushError(f"{source} is in {served} already; push it from where it was exported to")
+    if (served / SAVED_MODEL).exists() or source.resolve() in served.resolve().parents:
+        raise PushError(f"{served} is in a version, or is one; give a directory for versions")
     with _writing(served):
         served.mkdir(parents=True, exist_ok=True)
         with _lock(served):
@@ -165,7 +167,10 @@ def _check_blessing(source: Path) -> None:
 def _next_number(served: Path) -> int:
     """Greater than all that are there, so that no number ever means two models."""
     names = (path.name.removeprefix(ROLLED_BACK) for path in served.iterdir())
-    return 1 + max((int(name) for name in names if is_number(name)), default=0)
+    number = 1 + max((int(name) for name in names if is_number(name)), default=0)
+    if number > MAX_VERSION:
+        raise PushError(f"{served} has version {MAX_VERSION}, and there is none above")
+    return number
 
 
 @contextmanager
@@ -226,10 +231,12 @@ def _end(done: subprocess.CompletedProcess[str]) -> str:
 
 
 def _copy(source: Path, target: Path) -> None:
-    for path in sorted(source.rglob("*")):
-        copy = target / path.relative_to(source)
+    """Links are followed: what they name may be gone when the version is loaded."""
+    for path in sorted(source.iterdir()):
+        copy = target / path.name
         if path.is_dir():
             copy.mkdir()
+            _copy(path, copy)
         else:
             _copy_file(path, copy)
 

@@ -247,6 +247,27 @@ def test_a_number_never_means_two_models(
     assert push(export, served).version == served / "12"
 
 
+def test_there_is_no_number_that_no_server_would_take(
+    export: Path, served: Path, stand_in: Callable[[str], None]
+) -> None:
+    stand_in(GOOD)
+    (served / str(2**63 - 1)).mkdir(parents=True)
+    line = refused(run("--export", export, "--to", served))
+    assert line == f"{served} has version {2**63 - 1}, and there is none above"
+    assert names(served) == [str(2**63 - 1)]
+
+
+def test_links_are_followed(export: Path, served: Path, stand_in: Callable[[str], None]) -> None:
+    stand_in(GOOD)
+    whole = files(export / "2")
+    for name in ("variables", "saved_model.pb"):
+        (export / "2" / name).rename(export / name)
+        (export / "2" / name).symlink_to(export / name)
+    version = push(export / "2", served).version
+    shutil.rmtree(export)
+    assert files(version) == whole
+
+
 def test_two_pushes_at_once(export: Path, served: Path, stand_in: Callable[[str], None]) -> None:
     stand_in(GOOD)
     served.mkdir()
@@ -275,7 +296,17 @@ def test_paths_that_are_no_exports(export: Path, served: Path, tmp_path: Path) -
             push(path, served)
     with pytest.raises(PushError, match=f"^{export}/2 is in {export} already"):
         push(export, export)
+    for path in (export / "1", export / "2" / "served"):
+        with pytest.raises(PushError, match=f"^{path} is in a version, or is one; give a dir"):
+            push(export, path)
     assert not served.exists()
+    assert sorted(path.name for path in (export / "2").iterdir()) == [
+        "assets",
+        "assets.extra",
+        "fingerprint.pb",
+        "saved_model.pb",
+        "variables",
+    ]
 
 
 def test_nothing_to_go_back_to(served: Path) -> None:
