@@ -16,7 +16,7 @@ from pathlib import Path
 from aiohttp import web
 from tensorflow_serving.apis.model_pb2 import ModelSpec
 
-from serving.errors import ServingError
+from serving.errors import Code, ServingError
 from serving.models import Models
 
 PATH = "/demo"
@@ -47,10 +47,10 @@ def routes(models: Models) -> list[web.RouteDef]:
         chosen = request.query.get("model") or (names[0] if names else "")
         try:
             _, servable = models.get(ModelSpec(name=chosen))
+            content = await asyncio.to_thread(_content, servable.directory)
         except ServingError as error:
             status, body = error.http_status, json.dumps({"models": names, "error": error.message})
         else:
-            content = await asyncio.to_thread(_content, servable.directory)
             head = json.dumps({"models": names, "model": chosen})
             status, body = 200, f'{head[:-1]}, "samples": {content}}}'
         response = web.Response(
@@ -63,11 +63,20 @@ def routes(models: Models) -> list[web.RouteDef]:
 
 
 def _content(directory: Path) -> str:
-    """The file of a model, as it is; null where it has none."""
+    """The file of a model, as it is; null where it has none.
+
+    Raises:
+        ServingError: INTERNAL, it cannot be read.
+    """
     try:
-        return (directory / FILE).read_text(encoding="utf-8")
+        text = (directory / FILE).read_text(encoding="utf-8")
+        json.loads(text)
     except FileNotFoundError:
         return "null"
+    except (OSError, ValueError, RecursionError) as error:  # text that is no UTF-8, too
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise ServingError(Code.INTERNAL, f"{FILE} of the model cannot be read: {reason}") from None
+    return text
 
 
 def _policy(html: str) -> str:

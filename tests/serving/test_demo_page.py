@@ -27,6 +27,7 @@ SAMPLES = {
         {"name": EVIL, "columns": {"user": "eve", "liked": ["a"]}},
         {"name": "odd", "columns": {"user": "odd", "liked": ["a"], "shoes": 43}},
         {"name": "shy", "columns": {"user": "asks for too much", "liked": ["a"]}},
+        {"name": "", "columns": {"user": "", "liked": ["a", "b", "c"]}},
     ],
     "histories": [{"name": "liked", "items": "liked", "attention": "attention_liked"}],
     "items": {
@@ -70,15 +71,18 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     for name in ("shop", "plain"):
         (base / name / "1" / "assets.extra").mkdir()
         (base / name / "1" / "assets.extra" / "demo.json").write_text(json.dumps(SAMPLES))
+    save_half(base / "broken" / "1", 1.0)
+    (base / "broken" / "1" / "assets.extra").mkdir()
+    (base / "broken" / "1" / "assets.extra" / "demo.json").write_text('{"users": [')
     (base / "none").mkdir()
     listed = "".join(
         f'config {{ name: "{name}" base_path: "{base / name}" model_platform: "tensorflow" }}\n'
-        for name in ("shop", "half", "bare", "plain", "none")
+        for name in ("shop", "half", "bare", "plain", "broken", "none")
     )
     (base / "models.config").write_text(f"model_config_list {{ {listed} }}")
     running = Server(base / "models.config", base / "log", "--demo_page")
     try:
-        for name in ("shop", "half", "bare", "plain"):
+        for name in ("shop", "half", "bare", "plain", "broken"):
             running.wait_for(f"loaded {name} version 1")
         yield running
     finally:
@@ -115,7 +119,7 @@ def lines(page: Browser, selector: str) -> list[str]:
 @in_browser
 def test_first_user_with_history_scores_of_both_stages_and_attention(page: Browser) -> None:
     options = page.run("[...document.querySelectorAll('#user option')].map(o => o.value)")
-    assert options == ["ann", "bob", EVIL, "odd", "shy"]
+    assert options == ["ann", "bob", EVIL, "odd", "shy", ""]
     first, second, third = lines(page, "#items li")
     assert first.split("\n") == [
         "1. Apple",
@@ -160,6 +164,24 @@ def test_another_user(page: Browser) -> None:
 
 
 @in_browser
+def test_a_user_without_a_name(page: Browser) -> None:
+    pick(page, "#user", "")
+    page.wait_for("#items", "2. e")
+    assert [text.split("\n")[0] for text in lines(page, "#items li")] == ["1. d", "2. e"]
+
+
+@in_browser
+def test_numbers_are_sent_as_they_are(page: Browser) -> None:
+    """Those that JavaScript would write or read as others."""
+    row = {"user": "ann", "liked": ["a"], "product": "a", "price": 2e7}  # for it, whole
+    asked = f"predict('explain', [{json.dumps(row)}]).then(answers => answers[0].attention_liked)"
+    assert page.run(asked) == [2e7]
+    assert page.run("encode(JSON.parse('[9007199254740993, 1e300]', exact), 'DT_INT64')") == (
+        "[9007199254740993, 1e+300]"
+    )
+
+
+@in_browser
 def test_what_a_model_says_is_text_and_never_html(page: Browser) -> None:
     pick(page, "#user", EVIL)
     page.wait_for("#items", EVIL)
@@ -197,6 +219,13 @@ def test_the_request_that_is_shown_can_be_sent(page: Browser, server: Server) ->
         ("user=odd", ["The model does not take this request.", "does not have named input: shoes"]),
         ("user=zoe", ["There is no user “zoe”"]),
         ("model=half", ["“half” does not recommend"]),
+        (
+            "model=broken",
+            [
+                "The server failed (status 500)",
+                "assets.extra/demo.json of the model cannot be read",
+            ],
+        ),
         ("model=bare", ["“bare” brings no users", "Export it again"]),
         ("model=none", ["This model is not loaded", "In the server's words: Servable not found"]),
     ],
@@ -277,7 +306,7 @@ def test_no_other_file_can_be_reached(path: str, server: Server) -> None:
 
 
 def test_samples_are_the_file_of_the_model(server: Server) -> None:
-    names = ["shop", "half", "bare", "plain", "none"]
+    names = ["shop", "half", "bare", "plain", "broken", "none"]
     for path in ("/demo/samples", "/demo/samples?model=shop"):
         status, body = status_of(server, path)
         assert status == 200
