@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 Answer = Callable[[list[Any]], list[Any]]
 
 ROWS = click.argument("file", type=click.File("rb"), default="-")
+PEM = click.Path(exists=True, dir_okay=False)
 BATCH_SIZE = click.option(
     "--batch-size",
     default=64,
@@ -44,13 +45,24 @@ BATCH_SIZE = click.option(
 )  # fmt: skip
 @click.option("--tls", is_flag=True, help="Encrypt.")
 @click.option(
-    "--tls-ca", type=click.Path(exists=True, dir_okay=False),
+    "--tls-ca", type=PEM,
     help="PEM file of the authorities to trust, if not the system's; encrypts.",
 )  # fmt: skip
+@click.option(
+    "--tls-certificate", type=(PEM, PEM), metavar="FILE KEY",
+    help="PEM files of an own certificate and its key, for a server that asks; encrypts.",
+)  # fmt: skip
 @click.pass_context
-def main(context: click.Context, tls: bool, tls_ca: str | None, **settings: Any) -> None:
+def main(
+    context: click.Context,
+    tls: bool,
+    tls_ca: str | None,
+    tls_certificate: tuple[str, str] | None,
+    **settings: Any,
+) -> None:
     """Ask a model that a server of TF Serving's API serves."""
-    context.obj = {**settings, "tls": tls_ca or tls}
+    encrypted = tls_ca or tls or bool(tls_certificate)
+    context.obj = {**settings, "tls": encrypted, "certificate": tls_certificate}
 
 
 @main.command()
@@ -132,8 +144,9 @@ def _client(settings: dict[str, Any]) -> Iterator[Client]:
         with _errors():
             client = Client(**settings)
     except OSError as error:
-        reason = error.strerror or error
-        raise click.ClickException(f"--tls-ca {settings['tls']}: {reason}") from None
+        given = {"--tls-ca": [settings["tls"]], "--tls-certificate": settings["certificate"] or ()}
+        files = [" ".join([flag, *f]) for flag, f in given.items() if f and f[0] is not True]
+        raise click.ClickException(f"{', '.join(files)}: {error.strerror or error}") from None
     with client:
         yield client
 

@@ -9,7 +9,7 @@ from typing import Any, Concatenate, Literal, ParamSpec, Self, TypeVar
 
 from serving.client.calls import Calls
 from serving.client.errors import InvalidArgumentError
-from serving.client.transport import Target, Transport, complete
+from serving.client.transport import Target, Tls, Transport, complete
 
 Api = Literal["grpc", "rest"]
 P = ParamSpec("P")
@@ -40,13 +40,15 @@ class Client:
         api: `grpc` or `rest`.
         timeout: seconds for a call, with all that it takes.
         tls: True to encrypt; or the PEM file of the authorities to trust, if not the system's.
+        certificate: PEM files of the client's own certificate and its key, for a server that asks
+            for one; with `tls`.
         retries: how often a call that meets UNAVAILABLE is tried again within the timeout, after
             pauses that double.
 
     Raises:
         InvalidArgumentError: the address is none, there is both a version and a label, or the
             version or the timeout cannot be.
-        OSError: the authorities cannot be read.
+        OSError: the authorities or the certificate cannot be read.
     """
 
     def __init__(
@@ -59,9 +61,10 @@ class Client:
         api: Api = "grpc",
         timeout: float = 10.0,
         tls: bool | str | Path = False,
+        certificate: tuple[str | Path, str | Path] | None = None,
         retries: int = 4,
     ) -> None:
-        transport = _transport(address, api, tls, waits=True)
+        transport = _transport(address, api, _tls(tls, certificate), waits=True)
         self._calls = Calls(transport, Target(model, version, label), timeout, retries)
 
     predict = _waits(Calls.predict)
@@ -89,12 +92,13 @@ class AsyncClient(Calls):
         api: `grpc` or `rest`.
         timeout: seconds for a call, with all that it takes.
         tls: as of `Client`.
+        certificate: as of `Client`.
         retries: as of `Client`.
 
     Raises:
         InvalidArgumentError: the address is none, there is both a version and a label, or the
             version or the timeout cannot be.
-        OSError: the authorities cannot be read.
+        OSError: the authorities or the certificate cannot be read.
     """
 
     def __init__(
@@ -107,9 +111,10 @@ class AsyncClient(Calls):
         api: Api = "grpc",
         timeout: float = 10.0,
         tls: bool | str | Path = False,
+        certificate: tuple[str | Path, str | Path] | None = None,
         retries: int = 4,
     ) -> None:
-        transport = _transport(address, api, tls, waits=False)
+        transport = _transport(address, api, _tls(tls, certificate), waits=False)
         super().__init__(transport, Target(model, version, label), timeout, retries)
 
     async def __aenter__(self) -> Self:
@@ -119,7 +124,16 @@ class AsyncClient(Calls):
         await self.close()
 
 
-def _transport(address: str, api: str, tls: bool | str | Path, waits: bool) -> Transport:
+def _tls(tls: bool | str | Path, certificate: tuple[str | Path, str | Path] | None) -> Tls | None:
+    if certificate and tls is False:
+        raise InvalidArgumentError("a certificate is for TLS only; give tls, too")
+    if tls is False:
+        return None
+    own = (Path(certificate[0]), Path(certificate[1])) if certificate else None
+    return Tls(None if tls is True else Path(tls), own)
+
+
+def _transport(address: str, api: str, tls: Tls | None, waits: bool) -> Transport:
     """Imports only what the API needs."""
     host, _, port = address.rpartition(":")
     # gRPC takes a port above the highest for another one.

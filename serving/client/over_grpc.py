@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import grpc
@@ -27,7 +26,7 @@ from serving.client.signatures import (
     statuses_of,
 )
 from serving.client.tensors import Array, to_array, to_proto
-from serving.client.transport import Async, Blocking, Target
+from serving.client.transport import Async, Blocking, Target, Tls
 
 _OPTIONS = [
     ("grpc.max_receive_message_length", -1),
@@ -43,17 +42,19 @@ class Grpc:
 
     Args:
         address: host:port.
-        tls: whether to encrypt, or the file of the authorities to trust.
+        tls: how to encrypt, if at all.
     """
 
     module: Any
 
-    def __init__(self, address: str, tls: bool | str | Path) -> None:
+    def __init__(self, address: str, tls: Tls | None) -> None:
         self.address = address
         self._credentials: grpc.ChannelCredentials | None = None
-        if tls is not False:
-            roots = None if tls is True else Path(tls).read_bytes()
-            self._credentials = grpc.ssl_channel_credentials(roots)
+        if tls:
+            roots = tls.roots.read_bytes() if tls.roots else None
+            own = [file.read_bytes() for file in tls.certificate or ()]
+            chain, key = own or (None, None)
+            self._credentials = grpc.ssl_channel_credentials(roots, key, chain)
         self._channel: Any = None
         self._methods: dict[str, Any] = {}
 
@@ -108,7 +109,7 @@ class BlockingGrpc(Grpc, Blocking):
 
     module = grpc
 
-    def __init__(self, address: str, tls: bool | str | Path) -> None:
+    def __init__(self, address: str, tls: Tls | None) -> None:
         super().__init__(address, tls)
         self.method("Predict")  # now, and not in two threads at once
 

@@ -7,7 +7,6 @@ import contextlib
 import json
 import ssl
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -29,7 +28,7 @@ from serving.client.signatures import (
 )
 from serving.client.tensors import Array, numpy_dtype
 from serving.client.timely import TimelyPool, TimelyTlsPool
-from serving.client.transport import Async, Blocking, Target
+from serving.client.transport import Async, Blocking, Target, Tls
 
 _HEADERS = {"Content-Type": "application/json"}
 _CONNECTIONS = 16  # that are kept for the next request
@@ -50,14 +49,16 @@ class Rest:
 
     Args:
         address: host:port.
-        tls: whether to encrypt, or the file of the authorities to trust.
+        tls: how to encrypt, if at all.
     """
 
-    def __init__(self, address: str, tls: bool | str | Path) -> None:
+    def __init__(self, address: str, tls: Tls | None) -> None:
         self.address = address
         self.ssl: ssl.SSLContext | None = None
-        if tls is not False:
-            self.ssl = ssl.create_default_context(cafile=None if tls is True else str(tls))
+        if tls:
+            self.ssl = ssl.create_default_context(cafile=tls.roots)
+            if tls.certificate:
+                self.ssl.load_cert_chain(*tls.certificate)
 
     def predict(
         self, target: Target, name: str, signature: Signature, inputs: Mapping[str, Array]
@@ -102,7 +103,7 @@ class Rest:
 class BlockingRest(Rest, Blocking):
     """For `Client`."""
 
-    def __init__(self, address: str, tls: bool | str | Path) -> None:
+    def __init__(self, address: str, tls: Tls | None) -> None:
         super().__init__(address, tls)
         host, _, port = address.rpartition(":")
         where: dict[str, Any] = {"host": host, "port": int(port), "maxsize": _CONNECTIONS}
@@ -141,7 +142,7 @@ class BlockingRest(Rest, Blocking):
 class AsyncRest(Rest, Async):
     """For `AsyncClient`."""
 
-    def __init__(self, address: str, tls: bool | str | Path) -> None:
+    def __init__(self, address: str, tls: Tls | None) -> None:
         super().__init__(address, tls)
         self._session: aiohttp.ClientSession | None = None
 

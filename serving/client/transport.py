@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 from serving.client.signatures import Metadata, Signature, VersionStatus
@@ -25,6 +26,19 @@ class Target:
     model: str
     version: int | None
     label: str | None
+
+
+@dataclass(frozen=True)
+class Tls:
+    """How connections are encrypted.
+
+    Attributes:
+        roots: PEM file of the authorities to trust; the system's, if None.
+        certificate: PEM files of the client's own certificate and its key, if it has one.
+    """
+
+    roots: Path | None
+    certificate: tuple[Path, Path] | None
 
 
 class Transport(Protocol):

@@ -242,9 +242,9 @@ def test_a_version_is_asked_by_its_number(server: Server, api: str) -> None:
 
 def test_a_version_is_asked_by_its_label() -> None:
     target = Target("a model", None, "canary")
-    _, request = over_grpc.Grpc("a:1", False).status(target)
+    _, request = over_grpc.Grpc("a:1", None).status(target)
     assert (request.model_spec.name, request.model_spec.version_label) == ("a model", "canary")
-    _, path, _ = over_rest.Rest("a:1", False).status(target)
+    _, path, _ = over_rest.Rest("a:1", None).status(target)
     assert path == "/v1/models/a%20model/labels/canary"
 
 

@@ -166,3 +166,11 @@ def test_authorities_that_are_no_certificates(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert done.stderr.startswith(f"Error: --tls-ca {tmp_path / 'ca.pem'}: ")
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_certificates_that_are_none(tmp_path: Path) -> None:
+    (tmp_path / "a.pem").write_text("none")
+    files = [str(tmp_path / "a.pem")] * 2
+    done = run("--address=a:1", "--api=rest", "--tls-certificate", *files, "status")
+    assert done.stderr.startswith(f"Error: --tls-certificate {files[0]} {files[1]}: ")
+    assert len(done.stderr.splitlines()) == 1

@@ -6,10 +6,8 @@ import asyncio
 import contextlib
 import itertools
 import json
-import socket
 import ssl
 import threading
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -25,21 +23,16 @@ from serving.client import (
     Client,
     ClientError,
     DeadlineExceededError,
-    FailedPreconditionError,
     InternalError,
     InvalidArgumentError,
     NotFoundError,
     PermissionDeniedError,
     ResourceExhaustedError,
-    Signature,
-    Tensor,
     UnauthenticatedError,
     UnavailableError,
     UnimplementedError,
     VersionStatus,
     calls,
-    over_rest,
-    rows,
 )
 from serving.client.transport import Target, complete
 from serving.errors import HTTP_STATUS, Code
@@ -56,10 +49,13 @@ class Stub:
     Args:
         codes: what to answer with.
         certificate: and its key, in PEM files, to encrypt.
+        mutual: whether clients need it, too.
     """
 
-    def __init__(self, codes: list[Code], certificate: tuple[Path, Path] | None = None) -> None:
-        self.codes, self.asked, self.certificate = codes, 0, certificate
+    def __init__(
+        self, codes: list[Code], certificate: tuple[Path, Path] | None, mutual: bool
+    ) -> None:
+        self.codes, self.asked, self.certificate, self.mutual = codes, 0, certificate, mutual
         self.release = threading.Event()  # of those that are to wait, with the code CANCELLED
 
     def next_code(self) -> Code:
@@ -76,7 +72,9 @@ class GrpcStub(Stub, model_service_pb2_grpc.ModelServiceServicer):
         model_service_pb2_grpc.add_ModelServiceServicer_to_server(self, self.server)
         if self.certificate:
             public, private = (path.read_bytes() for path in self.certificate)
-            credentials = grpc.ssl_server_credentials([(private, public)])
+            credentials = grpc.ssl_server_credentials(
+                [(private, public)], public if self.mutual else None, self.mutual
+            )
             self.port = self.server.add_secure_port(f"{HERE}:0", credentials)
         else:
             self.port = self.server.add_insecure_port(f"{HERE}:0")
@@ -119,6 +117,8 @@ class RestStub(Stub):
         if self.certificate:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             context.load_cert_chain(*self.certificate)
+            context.load_verify_locations(self.certificate[0])
+            context.verify_mode = ssl.CERT_REQUIRED if self.mutual else ssl.CERT_NONE
             self.server.socket = context.wrap_socket(self.server.socket, server_side=True)
         self.port = self.server.server_address[1]
         self.thread = threading.Thread(target=self.server.serve_forever)
@@ -132,8 +132,10 @@ class RestStub(Stub):
         self.server.server_close()
 
 
-def stub(api: str, *codes: Code, certificate: tuple[Path, Path] | None = None) -> Any:
-    return (GrpcStub if api == "grpc" else RestStub)(list(codes), certificate)
+def stub(
+    api: str, *codes: Code, certificate: tuple[Path, Path] | None = None, mutual: bool = False
+) -> Any:
+    return (GrpcStub if api == "grpc" else RestStub)(list(codes), certificate, mutual)
 
 
 def status(kind: tuple[str, str], port: int, **settings: Any) -> list[VersionStatus]:
@@ -196,114 +198,6 @@ def test_the_deadline(kind: tuple[str, str]) -> None:
         assert server.asked == 1
 
 
-class Raw:
-    """Answers whoever connects by what a function writes."""
-
-    def __init__(self, write: Callable[[socket.socket], None]) -> None:
-        self.write, self.asked = write, 0
-
-    def __enter__(self) -> Raw:
-        self.listener = socket.create_server((HERE, 0))
-        self.port = self.listener.getsockname()[1]
-        self.thread = threading.Thread(target=self._serve)
-        self.thread.start()
-        return self
-
-    def _serve(self) -> None:
-        with contextlib.suppress(OSError):  # when the test ends
-            while True:
-                connection, _ = self.listener.accept()
-                self.asked += 1
-                with connection, contextlib.suppress(OSError):  # of a client that hangs up
-                    connection.recv(2**16)
-                    self.write(connection)
-
-    def __exit__(self, *_: object) -> None:
-        self.listener.shutdown(socket.SHUT_RDWR)
-        self.listener.close()
-        self.thread.join()
-
-
-def http_reply(body: bytes, head: bytes = b"200 OK") -> Callable[[socket.socket], None]:
-    text = b"HTTP/1.1 %b\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%b"
-    return lambda connection: connection.sendall(text % (head, len(body), body))
-
-
-@pytest.mark.parametrize("kind", KINDS[2:])
-@pytest.mark.parametrize(
-    "start", [b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n", b"HTTP/1.1 200 O"]
-)
-def test_the_deadline_of_a_reply_that_comes_slowly(kind: tuple[str, str], start: bytes) -> None:
-    """In pieces, none of which is late."""
-
-    def slowly(connection: socket.socket) -> None:
-        connection.sendall(start)
-        for _ in range(40):
-            time.sleep(0.02)
-            connection.sendall(b" ")
-
-    with Raw(slowly) as server, pytest.raises(DeadlineExceededError):
-        status(kind, server.port, timeout=0.3)
-
-
-@pytest.mark.parametrize("kind", KINDS[2:])
-@pytest.mark.parametrize(
-    ("body", "error"),
-    [
-        (b'{"status": "up"}', "the reply is none of TF Serving's: KeyError"),
-        (b'{"model_version_status": [{"version": "one"}]}', "the reply is none of TF Serving's"),
-        (b"[" * 10**5, "HTTP status 200, which is no reply"),
-    ],
-)
-def test_the_port_of_another_service(kind: tuple[str, str], body: bytes, error: str) -> None:
-    with Raw(http_reply(body)) as server, pytest.raises(ClientError, match=error):
-        status(kind, server.port)
-
-
-def test_a_body_that_is_too_large() -> None:
-    with (
-        Raw(http_reply(b'{"error": "The body"}', b"413 Request Entity Too Large")) as server,
-        pytest.raises(ResourceExhaustedError, match="The body"),
-    ):
-        status(("rest", "waits"), server.port)
-
-
-@pytest.mark.parametrize("kind", KINDS[2:])
-def test_no_request_is_sent_to_another_place(kind: tuple[str, str]) -> None:
-    with stub("rest", Code.OK) as other:
-        head = b"301 Moved Permanently\r\nLocation: http://%b:%d/" % (HERE.encode(), other.port)
-        with Raw(http_reply(b"", head)) as server, pytest.raises(ClientError, match="status 301"):
-            status(kind, server.port)
-        assert other.asked == 0
-
-
-@pytest.mark.parametrize(
-    ("dtype", "value"),
-    [
-        ("int64", 0.5),
-        ("int32", 2**31),
-        ("int64", True),
-        ("float32", "5"),
-        ("float32", [1.0]),
-        ("string", 5),
-        ("string", {"b64": 5}),
-    ],
-)
-def test_a_reply_of_another_dtype_is_not_cast(dtype: str, value: Any) -> None:
-    """As of a new version of the model, of which the client does not know yet."""
-    signature = Signature({}, {"y": Tensor(dtype, (-1,))})
-    with pytest.raises(FailedPreconditionError, match="output 'y' of the reply is not what"):
-        over_rest.BlockingRest(f"{HERE}:1", False).read_predict(
-            {"outputs": [*([[]] if value == [1.0] else []), value]}, signature
-        )
-
-
-@pytest.mark.parametrize(("dtype", "value"), [("float64", 1e300), ("uint64", 2**63)])
-def test_what_no_example_can_hold(dtype: str, value: Any) -> None:
-    with pytest.raises(InvalidArgumentError, match="the row: column 'x' takes values of"):
-        rows.examples([{"x": value}], {"x": Tensor(dtype, (-1,))})
-
-
 @pytest.mark.parametrize("kind", KINDS)
 def test_no_server(kind: tuple[str, str]) -> None:
     with pytest.raises(UnavailableError):
@@ -358,6 +252,7 @@ def test_pauses_double_up_to_two_seconds() -> None:
         ("localhost:65536", {}, "is not host:port"),
         ("localhost:1", {"api": "soap"}, "api 'soap' is neither 'grpc' nor 'rest'"),
         ("localhost:1", {"version": 1, "label": "a"}, "by version or by label, not by both"),
+        ("localhost:1", {"certificate": ("a", "b")}, "a certificate is for TLS only; give tls"),
         ("localhost:1", {"version": 2**63}, "version 9223372036854775808 is not from 0 to"),
         ("localhost:1", {"timeout": float("inf")}, "a timeout of inf s is not from 0 to 1,000,000"),
         ("localhost:1", {"timeout": float("nan")}, "a timeout of nan s"),
@@ -392,8 +287,21 @@ def test_tls(kind: tuple[str, str], certificate: tuple[Path, Path]) -> None:
             status(kind, server.port, tls=True, retries=0)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_server_that_asks_for_a_certificate(
+    kind: tuple[str, str], certificate: tuple[Path, Path]
+) -> None:
+    with stub(kind[0], Code.OK, certificate=certificate, mutual=True) as server:
+        known: dict[str, Any] = {"tls": certificate[0], "certificate": certificate}
+        assert status(kind, server.port, **known) == AVAILABLE
+        with pytest.raises(UnavailableError):
+            status(kind, server.port, tls=certificate[0], retries=0)
+
+
 @pytest.mark.parametrize("kind", [Client, AsyncClient])
 @pytest.mark.parametrize("api", ["grpc", "rest"])
 def test_authorities_that_are_not_there(kind: Any, api: str, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         kind("localhost:1", api=api, tls=tmp_path / "none.pem")
+    with pytest.raises(FileNotFoundError):
+        kind("localhost:1", api=api, tls=True, certificate=(tmp_path / "none.pem",) * 2)
