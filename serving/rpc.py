@@ -35,6 +35,9 @@ from serving.runner import SMALL_REPLY, SMALL_REQUEST, values_of
 
 log = logging.getLogger("serving")
 
+QUIET_SECONDS = 0.1  # without a request, after which none waits for Python any more
+MOST_REFUSALS = 10  # of so long, for clients that ask again at once
+
 _STATUS = {code.value[0]: code for code in grpc.StatusCode}
 _SERVICES = (
     "tensorflow.serving.PredictionService",
@@ -49,7 +52,7 @@ for _name in ("prediction_service_pb2", "model_service_pb2"):
 
 def server(
     requests: Requests, timeout: float, arguments: Sequence[tuple[str, int | str]] = ()
-) -> tuple[grpc.aio.Server, Health]:
+) -> tuple[Server, Health]:
     """The gRPC server, without a port yet, and what it tells of its health.
 
     Args:
@@ -77,7 +80,39 @@ def server(
     health_pb2_grpc.add_HealthServicer_to_server(health, result)
     names = [*_SERVICES, reflection.SERVICE_NAME]
     reflection.enable_server_reflection(names, result)
-    return result, health
+    return Server(result, services), health
+
+
+class Server:
+    """A gRPC server that answers, when it ends, whoever has asked by then.
+
+    gRPC gives its requests to Python one by one, and when it stops, those that still wait for that
+    end with CANCELLED, which clients do not try again. So before it stops, all of them are taken:
+    for a moment as ever, then with UNAVAILABLE, until none comes any more.
+    """
+
+    def __init__(self, server: grpc.aio.Server, services: _Parsing) -> None:
+        self._server, self._services = server, services
+        self.add_insecure_port = server.add_insecure_port
+        self.add_secure_port = server.add_secure_port
+        self.start = server.start
+
+    async def stop(self, grace: float) -> None:
+        """Ends it.
+
+        Args:
+            grace: seconds that requests have to end.
+        """
+        loop = asyncio.get_running_loop()
+        end = loop.time() + grace
+        await asyncio.sleep(min(QUIET_SECONDS, grace))
+        self._services.refusing = True
+        for _ in range(MOST_REFUSALS):
+            refused = self._services.refused
+            await asyncio.sleep(QUIET_SECONDS)
+            if self._services.refused == refused or loop.time() >= end:
+                break
+        await self._server.stop(max(end - loop.time(), 0))
 
 
 class _Parsing(grpc.GenericRpcHandler):
@@ -92,6 +127,7 @@ class _Parsing(grpc.GenericRpcHandler):
         self._services: list[grpc.GenericRpcHandler] = []
         self._handlers: dict[str, Any] = {}
         self._held = 0  # bytes of requests
+        self.refusing, self.refused = False, 0
 
     def add_generic_rpc_handlers(self, handlers: Iterable[grpc.GenericRpcHandler]) -> None:
         """Takes services as a server does."""
@@ -117,6 +153,9 @@ class _Parsing(grpc.GenericRpcHandler):
 
         async def answer(given: tuple[Any, int], context: Any) -> Any:
             request, size = given
+            if self.refusing:
+                self.refused += 1
+                await context.abort(grpc.StatusCode.UNAVAILABLE, "The server is stopping")
             if request is None:
                 await context.abort(grpc.StatusCode.INTERNAL, "The request cannot be parsed")
             if self._held + size > inference.MAX_TOGETHER:

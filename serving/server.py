@@ -19,12 +19,12 @@ import click
 from serving.flags import Options, channel_arguments, check, flags, tuning
 
 if TYPE_CHECKING:
-    import grpc
     from aiohttp import web
     from tensorflow_serving.config.model_server_config_pb2 import ModelServerConfig
 
     from serving.health import Health
     from serving.models import Models
+    from serving.rpc import Server
 
 log = logging.getLogger("serving")
 
@@ -46,7 +46,7 @@ class Apis:
 
     models: Models
     health: Health
-    rpc: grpc.aio.Server
+    rpc: Server
     rest: web.AppRunner | None = None
 
     async def stop(self, grace: float) -> None:

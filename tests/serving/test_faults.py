@@ -67,7 +67,7 @@ def predict(
             stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
             calls = [stub.Predict(request) for request in several]
             answers = [(await call.code(), await call.details()) for call in calls]
-        await server.stop(None)
+        await server.stop(0)
         return answers
 
     return asyncio.run(ask())

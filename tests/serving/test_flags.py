@@ -291,7 +291,7 @@ def test_addresses_of_both_kinds(address: str) -> None:
         target = f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
         async with grpc.aio.insecure_channel(target) as channel:
             status = await health_pb2_grpc.HealthStub(channel).Check(HealthCheckRequest())
-        await server.stop(None)
+        await server.stop(0)
         return str(status)
 
     assert asyncio.run(ask()) == "status: NOT_SERVING\n"

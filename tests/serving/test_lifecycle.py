@@ -126,6 +126,38 @@ def test_the_end_is_one_for_both_apis(everything: Path, tmp_path: Path) -> None:
     assert list(body) == ["error"]
 
 
+def test_no_request_is_lost_at_the_end(everything: Path) -> None:
+    """Those that still wait for their turn are answered, or may be sent again."""
+
+    async def ask() -> set[grpc.StatusCode]:
+        models = Models()
+        models.apply(single("model", everything))
+        requests = Requests(models, Runner(Metrics()), Metrics())
+        server, health = rpc.server(requests, 30)
+        port = server.add_insecure_port("127.0.0.1:0")
+        await server.start()
+        answered = 0
+
+        async def ask_until_the_end(stub: Any) -> grpc.StatusCode:
+            nonlocal answered
+            while True:
+                try:
+                    await stub.Predict(predict_request({"x": np.zeros(1, np.float32)}))
+                    answered += 1
+                except grpc.aio.AioRpcError as error:
+                    return error.code()
+
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+            stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
+            asking = [asyncio.create_task(ask_until_the_end(stub)) for _ in range(100)]
+            while answered < 200:
+                await asyncio.sleep(0.01)
+            await Apis(models, health, server).stop(10)
+            return set(await asyncio.gather(*asking))
+
+    assert asyncio.run(ask()) == {grpc.StatusCode.UNAVAILABLE}
+
+
 def test_health_waits_for_the_warm_up_and_the_end_for_no_load(
     everything: Path, start: Callable[..., Server], tmp_path: Path
 ) -> None:
