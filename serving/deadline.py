@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import time
+from collections.abc import Callable
 
+QUIET_SECONDS = 0.1  # without a request, after which none is on its way through the system
+MOST_ROUNDS = 10  # of so long, for clients that ask again at once
 TOGETHER = 2**14  # values that are converted before the deadline, and other threads, have a turn
 
 
@@ -37,3 +41,16 @@ class Deadline:
 
 
 NEVER = Deadline()
+
+
+async def until_quiet(asked: Callable[[], int]) -> None:
+    """Waits until no more requests come, a second at most.
+
+    Args:
+        asked: how many have come.
+    """
+    for _ in range(MOST_ROUNDS):
+        before = asked()
+        await asyncio.sleep(QUIET_SECONDS)
+        if asked() == before:
+            return

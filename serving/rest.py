@@ -19,7 +19,7 @@ from tensorflow_serving.apis import get_model_metadata_pb2
 from tensorflow_serving.apis.model_pb2 import ModelSpec
 
 from serving import inference, json_answer, json_examples, json_tensor
-from serving.deadline import Deadline
+from serving.deadline import Deadline, until_quiet
 from serving.errors import Code, ServingError, invalid
 from serving.inference import Arrays
 from serving.requests import Requests
@@ -59,6 +59,7 @@ def application(
     """
     api = _Api(requests, timeout)
     app = web.Application()
+    app[_API] = api
     if metrics_path:
         app.router.add_get(metrics_path, api.metrics)
     app.router.add_routes(pages)
@@ -109,13 +110,33 @@ async def listen(runner: web.AppRunner, address: str, port: int) -> None:
     listener.listen(WAITING)
 
 
+async def end(runner: web.AppRunner) -> None:
+    """Refuses connections, answers what comes over those that are open, and closes them.
+
+    Without the answers' "Connection: close", requests that come meanwhile would be lost.
+
+    Args:
+        runner: of an application.
+    """
+    api = runner.app[_API]
+    api.ending = True
+    for site in list(runner.sites):
+        await site.stop()
+    await until_quiet(lambda: api.asked)
+    await runner.cleanup()
+
+
 class _Api:
     def __init__(self, requests: Requests, timeout: float) -> None:
         self.requests, self.timeout = requests, timeout
+        self.asked, self.ending = 0, False
         self._held = 0  # bytes of bodies
 
     async def handle(self, request: web.Request) -> web.Response:
+        self.asked += 1
         response = await self._response(request)
+        if self.ending:
+            response.force_close()
         try:
             async with asyncio.timeout(self.timeout):
                 await response.prepare(request)
@@ -230,6 +251,9 @@ class _Api:
         )
         small = task.size(results) <= SMALL_REPLY
         return await convert(lambda: write(results, deadline), deadline, small)
+
+
+_API = web.AppKey("api", _Api)
 
 
 def _spec(match: re.Match[str]) -> ModelSpec:

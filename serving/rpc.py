@@ -27,16 +27,13 @@ from tensorflow_serving.apis import (
 from tensorflow_serving.apis.model_pb2 import ModelSpec
 
 from serving import inference, tensor_proto
-from serving.deadline import Deadline
+from serving.deadline import QUIET_SECONDS, Deadline, until_quiet
 from serving.errors import ServingError, invalid
 from serving.health import Health
 from serving.requests import Requests
 from serving.runner import SMALL_REPLY, SMALL_REQUEST, values_of
 
 log = logging.getLogger("serving")
-
-QUIET_SECONDS = 0.1  # without a request, after which none waits for Python any more
-MOST_REFUSALS = 10  # of so long, for clients that ask again at once
 
 _STATUS = {code.value[0]: code for code in grpc.StatusCode}
 _SERVICES = (
@@ -105,13 +102,11 @@ class Server:
         """
         loop = asyncio.get_running_loop()
         end = loop.time() + grace
-        await asyncio.sleep(min(QUIET_SECONDS, grace))
-        self._services.refusing = True
-        for _ in range(MOST_REFUSALS):
-            refused = self._services.refused
-            await asyncio.sleep(QUIET_SECONDS)
-            if self._services.refused == refused or loop.time() >= end:
-                break
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(grace):
+                await asyncio.sleep(QUIET_SECONDS)
+                self._services.refusing = True
+                await until_quiet(lambda: self._services.refused)
         await self._server.stop(max(end - loop.time(), 0))
 
 

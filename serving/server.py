@@ -56,11 +56,13 @@ class Apis:
             grace: seconds, for both APIs together. Runs that then still go on are ended, so that
                 their clients get an answer.
         """
+        from serving import rest
+
         self.health.end()
         ending = asyncio.get_running_loop().call_later(grace, self.models.close)
         ends = [self.rpc.stop(grace + LAST_SECONDS)]
         if self.rest:
-            ends.append(self.rest.cleanup())
+            ends.append(rest.end(self.rest))
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(grace + LAST_SECONDS):
                 await asyncio.gather(*ends)

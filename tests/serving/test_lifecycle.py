@@ -158,6 +158,39 @@ def test_no_request_is_lost_at_the_end(everything: Path) -> None:
     assert asyncio.run(ask()) == {grpc.StatusCode.UNAVAILABLE}
 
 
+def test_no_connection_is_closed_with_a_request_in_it(everything: Path) -> None:
+    """Over REST: its last answer says that it ends."""
+
+    async def ask() -> list[type[Exception]]:
+        models = Models()
+        models.apply(single("model", everything))
+        application = rest.application(Requests(models, Runner(Metrics()), Metrics()), 30)
+        runner = rest.runner(application, 30)
+        await runner.setup()
+        await rest.listen(runner, "127.0.0.1", 0)
+        url = f"http://127.0.0.1:{runner.addresses[0][1]}/v1/models/model:predict"
+        answered = set()
+
+        async def ask_until_the_end(session: aiohttp.ClientSession, client: int) -> Exception:
+            while True:
+                try:
+                    async with session.post(url, json={"instances": [1.0]}) as reply:
+                        assert await reply.json() == {"predictions": [2.5]}
+                    answered.add(client)
+                except aiohttp.ClientError as error:
+                    return error
+
+        connector = aiohttp.TCPConnector(limit=0)
+        async with aiohttp.ClientSession(connector=connector) as session:
+            asking = [asyncio.create_task(ask_until_the_end(session, i)) for i in range(50)]
+            while len(answered) < len(asking):
+                await asyncio.sleep(0.01)
+            await rest.end(runner)
+            return [type(error) for error in await asyncio.gather(*asking)]
+
+    assert set(asyncio.run(ask())) == {aiohttp.ClientConnectorError}  # that is, none was made
+
+
 def test_health_waits_for_the_warm_up_and_the_end_for_no_load(
     everything: Path, start: Callable[..., Server], tmp_path: Path
 ) -> None:
