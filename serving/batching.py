@@ -29,13 +29,14 @@ class BatchingParameters:
     """Of all queues together, with TF Serving's defaults.
 
     Attributes:
-        max_batch_size: rows of a batch, and of a request.
+        max_batch_size: rows of a request, and of a batch.
         batch_timeout_micros: that a batch waits for more rows, where a thread is free to run it.
         max_enqueued_batches: that may wait for one signature; one more is UNAVAILABLE.
         num_batch_threads: batches that run at a time.
-        allowed_batch_sizes: to which batches are filled up, the last one `max_batch_size`.
+        allowed_batch_sizes: to which batches are filled up, the last one the most rows of a batch.
         pad_variable_length_inputs: whether rows of other lengths go into one batch, filled up with
             missing values: `""`, NaN or 0.
+        max_execution_batch_size: rows of a batch, where requests may have more and are split.
     """
 
     max_batch_size: int = 1_000
@@ -44,6 +45,7 @@ class BatchingParameters:
     num_batch_threads: int = field(default_factory=lambda: os.cpu_count() or 1)
     allowed_batch_sizes: tuple[int, ...] = ()
     pad_variable_length_inputs: bool = False
+    max_execution_batch_size: int | None = None
 
     @classmethod
     def of(cls, config: Any) -> BatchingParameters:
@@ -59,12 +61,15 @@ class BatchingParameters:
                 "batch_timeout_micros",
                 "max_enqueued_batches",
                 "num_batch_threads",
+                "max_execution_batch_size",
             )
             if config.HasField(name)
         }
         for name, value in given.items():
-            if value < (name == "max_batch_size" or name == "num_batch_threads"):
+            if value < (name not in ("batch_timeout_micros", "max_enqueued_batches")):
                 raise ConfigError(f"batching parameters: {name} cannot be {value}")
+        if not config.enable_large_batch_splitting.value:
+            given.pop("max_execution_batch_size", None)
         sizes = tuple(config.allowed_batch_sizes)
         result = cls(
             **given,
@@ -73,12 +78,25 @@ class BatchingParameters:
         )
         if sizes and (list(sizes) != sorted(set(sizes)) or sizes[0] < 1):
             raise ConfigError("batching parameters: allowed_batch_sizes should increase")
-        if sizes and sizes[-1] != result.max_batch_size:
+        if result.rows > result.max_batch_size:
+            raise ConfigError(
+                f"batching parameters: max_execution_batch_size, {result.rows}, should not be "
+                f"above max_batch_size, {result.max_batch_size}"
+            )
+        if sizes and sizes[-1] != result.rows:
+            name = (
+                "max_execution_batch_size" if result.max_execution_batch_size else "max_batch_size"
+            )
             raise ConfigError(
                 f"batching parameters: the last of allowed_batch_sizes, {sizes[-1]}, should be "
-                f"max_batch_size, {result.max_batch_size}"
+                f"{name}, {result.rows}"
             )
         return result
+
+    @property
+    def rows(self) -> int:
+        """Of a batch, at most."""
+        return self.max_execution_batch_size or self.max_batch_size
 
     def filled_up(self, size: int) -> int:
         """Rows that a batch of so many is run with."""
@@ -175,8 +193,25 @@ class Batcher:
         if size > self.parameters.max_batch_size:
             limit = self.parameters.max_batch_size
             raise invalid(f"Task size {size} is larger than maximum input batch size {limit}")
-        loop = asyncio.get_running_loop()
         deadline = None if timeout is None else time.monotonic() + timeout
+        rows = self.parameters.rows
+        if size <= rows:
+            return self._run(servable, signature, inputs, size, deadline)
+        waiting = len(self._queues.get(self._key(servable, signature, inputs), ()))
+        if waiting + -(-size // rows) > self.parameters.max_enqueued_batches:
+            raise _full()
+        parts = []
+        for start in range(0, size, rows):
+            part = {name: value[start : start + rows] for name, value in inputs.items()}
+            length = min(rows, size - start)
+            parts.append(self._run(servable, signature, part, length, deadline))
+        return asyncio.ensure_future(_joined(parts))
+
+    def _run(
+        self, servable: Servable, signature: str, inputs: Arrays, size: int, deadline: float | None
+    ) -> asyncio.Future[Arrays]:
+        """Outputs of a signature for rows that fit into one batch."""
+        loop = asyncio.get_running_loop()
         task = _Task(inputs, size, loop.create_future(), deadline)
         batch = self._enqueue(servable, signature, task, loop.time())
         task.future.add_done_callback(functools.partial(batch.leave, task))
@@ -184,18 +219,18 @@ class Batcher:
         return task.future
 
     def _enqueue(self, servable: Servable, signature: str, task: _Task, now: float) -> _Batch:
-        shapes = tuple(self._row(task.inputs[name]) for name in sorted(task.inputs))
-        queue = self._queues.setdefault((servable, signature, shapes), deque())
-        if not queue or not queue[-1].takes(task, self.parameters.max_batch_size):
+        queue = self._queues.setdefault(self._key(servable, signature, task.inputs), deque())
+        if not queue or not queue[-1].takes(task, self.parameters.rows):
             if len(queue) >= self.parameters.max_enqueued_batches:
-                raise ServingError(
-                    Code.UNAVAILABLE,
-                    "The batch scheduling queue to which this task was submitted is full",
-                )
+                raise _full()
             due = now + self.parameters.batch_timeout_micros / 1e6
             queue.append(_Batch(servable, signature, due))
         queue[-1].add(task)
         return queue[-1]
+
+    def _key(self, servable: Servable, signature: str, inputs: Arrays) -> Any:
+        """Of the queue."""
+        return servable, signature, tuple(self._row(inputs[name]) for name in sorted(inputs))
 
     def _row(self, array: np.ndarray[Any, Any]) -> tuple[int, ...] | int:
         """What is equal in a batch: the shape of a row, or its rank where rows are padded."""
@@ -220,7 +255,7 @@ class Batcher:
                 running.add_done_callback(functools.partial(self._finish, batch))
 
     def _ready(self, queue: deque[_Batch]) -> float:
-        full = len(queue) > 1 or queue[0].size >= self.parameters.max_batch_size
+        full = len(queue) > 1 or queue[0].size >= self.parameters.rows
         return queue[0].due - (self.parameters.batch_timeout_micros / 1e6 if full else 0)
 
     def _wake_at(self, when: float) -> None:
@@ -277,6 +312,22 @@ class Batcher:
             {name: array[end - size : end] for name, array in outputs.items()}
             for size, end in zip(sizes, ends, strict=True)
         ]
+
+
+def _full() -> ServingError:
+    return ServingError(
+        Code.UNAVAILABLE, "The batch scheduling queue to which this task was submitted is full"
+    )
+
+
+async def _joined(parts: list[asyncio.Future[Arrays]]) -> Arrays:
+    """Outputs of the parts of a request; if one fails, nobody waits for the others."""
+    try:
+        found = await asyncio.gather(*parts)
+    finally:
+        for part in parts:
+            part.cancel()
+    return {name: merged([one[name] for one in found]) for name in found[0]}
 
 
 def merged(arrays: list[np.ndarray[Any, Any]]) -> np.ndarray[Any, Any]:

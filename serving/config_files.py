@@ -18,7 +18,7 @@ _FIELD = descriptor_pb2.FieldDescriptorProto
 _WRAPPED_INT = ".google.protobuf.Int64Value"
 _PACKAGE = "tfrec.serving"
 
-# Names and numbers as TF Serving has them; kind is a type, or the name of a message.
+# Names as TF Serving has them, and in text only those count; kind is a type, or a message's name.
 _MESSAGES: dict[str, list[tuple[str, int, Any]]] = {
     "BatchingParameters": [
         ("max_batch_size", 1, _WRAPPED_INT),
@@ -28,6 +28,8 @@ _MESSAGES: dict[str, list[tuple[str, int, Any]]] = {
         ("thread_pool_name", 5, ".google.protobuf.StringValue"),
         ("allowed_batch_sizes", 6, [_FIELD.TYPE_INT64]),
         ("pad_variable_length_inputs", 7, _FIELD.TYPE_BOOL),
+        ("enable_large_batch_splitting", 8, ".google.protobuf.BoolValue"),
+        ("max_execution_batch_size", 9, _WRAPPED_INT),
     ],
     "PrometheusConfig": [("enable", 1, _FIELD.TYPE_BOOL), ("path", 2, _FIELD.TYPE_STRING)],
     "MonitoringConfig": [("prometheus_config", 1, f".{_PACKAGE}.PrometheusConfig")],

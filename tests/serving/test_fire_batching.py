@@ -79,11 +79,17 @@ REQUESTS = st.lists(
 
 
 @settings(max_examples=40, derandomize=True)
-@given(requests=REQUESTS, pad=st.booleans(), sizes=st.sampled_from([(), (2, 8), (8,)]))
+@given(
+    requests=REQUESTS,
+    pad=st.booleans(),
+    sizes=st.sampled_from([(), (2, 8), (8,)]),
+    split=st.sampled_from([None, 2, 3]),
+)
 def test_answers_are_those_without_batching(
-    requests: list[Any], pad: bool, sizes: tuple[int, ...]
+    requests: list[Any], pad: bool, sizes: tuple[int, ...], split: int | None
 ) -> None:
-    parameters = BatchingParameters(8, 500, 100, 2, sizes, pad)
+    sizes = (1, split) if sizes and split else sizes
+    parameters = BatchingParameters(8, 500, 100, 2, sizes, pad, split)
 
     async def ask() -> tuple[list[Any], list[Any]]:
         model, batcher = Model(), Batcher(parameters)
@@ -148,6 +154,25 @@ def test_one_long_row_does_not_make_all_others_long(monkeypatch: pytest.MonkeyPa
         return model.rows
 
     assert asyncio.run(ask()) == [1, 1, 20]
+
+
+def test_a_large_request_is_split_if_there_is_room_for_all_of_it() -> None:
+    async def ask() -> tuple[Any, list[int], Any, Any]:
+        model = Model(held=True)
+        batcher = Batcher(BatchingParameters(8, 0, 3, 1, (1, 2), False, 2))
+        first = asyncio.create_task(outcome(batcher.run(model, "s", rows([1], [2], [3], [4], [5]))))
+        await begun(model)
+        with pytest.raises(ServingError) as raised:  # four batches, and there is room for one
+            batcher.run(model, "s", rows(*[[1]] * 7))
+        last = asyncio.create_task(outcome(batcher.run(model, "s", rows([6], [7]))))
+        await asyncio.sleep(0)
+        model.go.set()
+        return await first, model.rows, raised.value.code, await last
+
+    first, ran, code, last = asyncio.run(ask())
+    assert first == {"sum": [1, 2, 3, 4, 5], "first": [1, 2, 3, 4, 5]}
+    assert (ran, code) == ([2, 2, 1, 2], Code.UNAVAILABLE)
+    assert last["sum"] == [6, 7]
 
 
 def test_a_full_queue_says_so_at_once_and_room_comes_back() -> None:

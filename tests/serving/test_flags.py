@@ -87,6 +87,12 @@ def test_model_config_files_that_cannot_be(tmp_path: Path, text: str, error: str
             "max_batch_size { value: 8 } allowed_batch_sizes: 4",
             "the last of allowed_batch_sizes, 4, should be max_batch_size, 8",
         ),
+        (
+            "batching_parameters",
+            "max_batch_size { value: 8 } enable_large_batch_splitting { value: true } "
+            "max_execution_batch_size { value: 9 }",
+            "max_execution_batch_size, 9, should not be above max_batch_size, 8",
+        ),
         ("monitoring_config", "prometheus { }", "no text form of MonitoringConfig"),
         ("ssl_config", 'server_key: "x"', "server_key and server_cert are both needed"),
     ],
