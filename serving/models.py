@@ -36,6 +36,7 @@ class Models:
         self._load, self.early_labels, self._retries = load, early_labels, retries
         self._models: dict[str, Model] = {}
         self._ended: dict[str, Model] = {}  # of which only the states are left
+        self.config = ModelServerConfig()  # that was applied last
         self._applying = threading.Lock()
         self._begun = False  # whether all models had a version at one time
 
@@ -54,6 +55,7 @@ class Models:
         """
         with self._applying:
             listed = self.check(config)
+            self.config = config
             before = {name: model.base_path for name, model in self._models.items()}
             paths = {name: Path(one.base_path) for name, one in listed.items()}
             new = {

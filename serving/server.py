@@ -260,10 +260,9 @@ async def _follow(
                 await asyncio.to_thread(models.poll, look=False)
             if file and read and now - begun >= read:
                 begun = loop.time()
-                changed = config_files.read_models(file)
-                if changed != config:
-                    await asyncio.to_thread(models.apply, changed)
-                    config = changed
+                wanted = config_files.read_models(file)
+                if wanted != models.config:  # since it has changed, or a client has reloaded others
+                    await asyncio.to_thread(models.apply, wanted)
         except (ConfigError, ServingError) as error:
             log.error("%s: %s", file, error)
         except Exception:  # whatever it is, the next look may find it gone

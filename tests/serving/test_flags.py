@@ -19,7 +19,7 @@ import yaml
 from click.testing import CliRunner
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health_pb2 import HealthCheckRequest
-from tensorflow_serving.apis import prediction_service_pb2_grpc
+from tensorflow_serving.apis import model_management_pb2, prediction_service_pb2_grpc
 
 import serving
 from serving import rpc
@@ -354,3 +354,10 @@ def test_a_configuration_file_that_changes(halves: Path, start: Any, tmp_path: P
     until(lambda: says("three/labels/new") == 2.0)  # it is tried again at every look
     file.write_text(listing(two))
     until(lambda: says("three") == 404)
+    request = model_management_pb2.ReloadConfigRequest()
+    request.config.model_config_list.config.add(
+        name="other", base_path=str(bases["three"]), model_platform="tensorflow"
+    )
+    assert server.models.HandleReloadConfigRequest(request).status.error_code == 0
+    server.wait_for("unloaded two version 1")
+    until(lambda: (says("two"), says("other")) == (2.0, 404))  # the file is back at the next look
