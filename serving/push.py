@@ -86,9 +86,10 @@ def push(
         PushError: it does not work, is not blessed, or cannot be copied; what is served is as it
             was.
     """
-    source = _newest(export)
-    if not unblessed:
-        _check_blessing(source)
+    with _writing(served):
+        source = _newest(export)
+        if not unblessed:
+            _check_blessing(source)
     if source.resolve().parent == served.resolve():
         raise PushError(f"{source} is in {served} already; push it from where it was exported to")
     if (served / SAVED_MODEL).exists() or source.resolve() in served.resolve().parents:
@@ -124,8 +125,11 @@ def roll_back(served: Path) -> RolledBack:
     Raises:
         PushError: there is no version to go back to.
     """
-    if not served.is_dir():
-        raise PushError(f"{served} is no directory; it should hold numbered versions of the model")
+    with _writing(served):
+        if not served.is_dir():
+            raise PushError(
+                f"{served} is no directory; it should hold numbered versions of the model"
+            )
     with _writing(served), _lock(served):
         found = versions(served)
         if len(found) < 2:
@@ -155,7 +159,7 @@ def _check_blessing(source: Path) -> None:
     output = next(iter(source.resolve().parents[2:3]), source)
     try:
         first, *more = (output / NOT_BLESSED).read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return
     others = f" (and {len(more)} more in {output / NOT_BLESSED})" if more else ""
     raise PushError(
@@ -175,6 +179,7 @@ def _next_number(served: Path) -> int:
 
 @contextmanager
 def _writing(served: Path) -> Iterator[None]:
+    """Of an export that is read, too."""
     try:
         yield
     except OSError as error:

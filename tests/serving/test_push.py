@@ -177,7 +177,10 @@ def test_what_the_pipeline_has_not_blessed(
     assert run("--export", version, "--to", served, "--unblessed").exit_code == 0
     mark.rename(mark.with_name("BLESSED"))
     assert run("--export", version, "--to", served).exit_code == 0
-    assert names(served) == ["1", "2"]
+    shutil.rmtree(mark.parent)
+    mark.parent.touch()  # a file of that name is somebody else's
+    assert run("--export", version, "--to", served).exit_code == 0
+    assert names(served) == ["1", "2", "3"]
 
 
 def test_a_disk_that_is_full(export: Path, served: Path) -> None:
@@ -307,6 +310,16 @@ def test_paths_that_are_no_exports(export: Path, served: Path, tmp_path: Path) -
         "saved_model.pb",
         "variables",
     ]
+
+
+def test_paths_that_cannot_be_looked_at(served: Path) -> None:
+    """As one without permission, which the tests may have anyway."""
+    long = "a" * 300
+    assert refused(run("--export", long, "--to", served)) == (
+        f"{long}/saved_model.pb: File name too long; what {served} serves is as it was"
+    )
+    line = refused(run("--rollback", "--to", long))
+    assert line == f"{long}: File name too long; what {long} serves is as it was"
 
 
 def test_nothing_to_go_back_to(served: Path) -> None:
