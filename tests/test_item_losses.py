@@ -83,14 +83,16 @@ def test_a_better_target_and_worse_negatives_cost_less(kind: str) -> None:
     assert far[1] < far[0]
 
 
+@pytest.mark.parametrize("hard", [2, 3, 9])
 @pytest.mark.parametrize("kind", FORMULAS)
-def test_hard_negatives_are_those_with_the_highest_scores(kind: str) -> None:
+def test_hard_negatives_are_those_with_the_highest_scores(kind: str, hard: int) -> None:
+    """All real ones, where as many are not left."""
     options, formula = FORMULAS[kind]
     positive, negative, real = given()
-    config = ItemLossConfig(kind=kind, negatives=3, hard_negatives=2, **options)
+    config = ItemLossConfig(kind=kind, negatives=3, hard_negatives=hard, **options)
     losses = found(config, positive, negative, real)
     for row in range(6):
-        kept = np.sort(negative[row][real[row]])[-2:]
+        kept = np.sort(negative[row][real[row]])[-hard:]
         assert losses[row] == pytest.approx(formula(positive[row], kept), rel=1e-4)
 
 

@@ -26,6 +26,7 @@ def item_loss(
         kept = tf.minimum(config.hard_negatives, tf.shape(negative)[1])
         negative, places = tf.math.top_k(tf.where(real, negative, _LOWEST), kept)
         real = tf.gather(real, places, batch_dims=1)
+        negative = tf.where(real, negative, 0.0)  # the square of the lowest is not finite
     if config.kind == "sampled_softmax":
         return sampled_softmax(positive, negative, real)
     if config.kind in ("bce", "gbce"):
