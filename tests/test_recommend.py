@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import shutil
 import subprocess
@@ -21,7 +22,7 @@ from tests.test_export import sample
 from tfrec import catalogue, evaluate
 from tfrec.features import Features
 from tfrec.figures import Report
-from tfrec.recommend import main
+from tfrec.recommend import export_two_stages, main
 from tfrec.recommending import item_columns
 from tfrec.runs import Run
 from tfrec.servable import servable, warm_up
@@ -137,6 +138,28 @@ def test_seen_and_excluded_items_do_not_come_back(
     answer = asked(recommend, columns, k=20, seen=True, exclude=[unwanted, b"no such item", b""])
     for row in range(USERS):
         assert not np.isin(answer["items"][row], [unwanted, *seen[row][seen[row] != b""]]).any()
+
+
+@pytest.mark.parametrize("model", ["mf", "both", "history of the second"])
+def test_seen_items_are_those_of_the_whole_history(
+    model: str, runs: dict[str, Path], shop: Path, columns: dict[str, Any], tmp_path: Path
+) -> None:
+    """Models read its newest events, 6 here; and it may be one that the second stage alone has."""
+    run = runs.get(model, tmp_path)
+    if run == tmp_path:
+        first, second = Run.load(runs["mf"]), Run.load(runs["wide_deep"])
+        first.features = dataclasses.replace(first.features, histories=())
+        export_two_stages(first, second, run / "export")
+    keys = catalogue.load(shop, Features.load(shop)).keys[:20].astype(bytes)
+    long = columns | {
+        "bought_before_product": np.tile(keys, (USERS, 1)),
+        "bought_before_colours": np.full((USERS, len(keys)), b"red"),
+    }
+    recommend = signature(run, "recommend")
+    for seen in (False, True):
+        found = asked(recommend, long, k=60, seen=seen)["items"]
+        assert np.isin(found, keys).any() != seen
+        assert (found != b"").any(axis=1).all()
 
 
 @pytest.mark.parametrize("model", ["mf", "both"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfrec.catalogue import Catalogue, places
-from tfrec.features import Column, Features
+from tfrec.features import Column, Feature, Features
 from tfrec.serving_inputs import MISSING, from_columns, request_name, signature_columns
 from tfrec.strict import UserError
 
@@ -92,24 +92,36 @@ class Retriever(tf.Module):
         self.vectors = tf.Variable(model.index(), trainable=False, name="item_vectors")
         self.keys = tf.Variable(catalogue.keys, trainable=False, dtype=tf.string, name="items")
         self.places = places(catalogue.keys, directory)
-        self._seen = [
-            history.mask_feature.name
-            for history in features.histories
-            if history.mask_feature.mirrors == features.item_id
-        ]
+        self._seen = [mask.name for mask in seen_features(features)]
 
     def inputs(self, columns: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         """Model inputs of raw columns of the user, or of the item."""
         return partial_inputs(self.features, self.transform, columns)
 
     def best(
-        self, columns: dict[str, tf.Tensor], options: dict[str, tf.Tensor], k: tf.Tensor
+        self,
+        columns: dict[str, tf.Tensor],
+        options: dict[str, tf.Tensor],
+        k: tf.Tensor,
+        seen: Sequence[tf.Tensor],
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        """Ids (batch, k) of the best items that are not excluded, 0 behind them; their scores."""
+        """The best items that are not excluded.
+
+        Args:
+            columns: raw columns of the users and the context, by their names in requests.
+            options: of `recommend`.
+            k: how many.
+            seen: raw items (batch, events) that `exclude_seen` is about.
+
+        Returns:
+            Ids (batch, k), 0 behind them, and their scores.
+        """
         inputs = self.inputs(columns)
         wanted = tf.cast(options["exclude_seen"], tf.int64)[:, tf.newaxis]
-        seen = [inputs[name] * wanted for name in self._seen]
-        excluded = tf.concat([self.places.lookup(options["exclude"]) + 1, *seen], axis=1)
+        # Of a long history the model has the newest events alone.
+        named = [self.places.lookup(tf.strings.strip(items)) + 1 for items in seen]
+        ids = [found * wanted for found in (*named, *(inputs[name] for name in self._seen))]
+        excluded = tf.concat([self.places.lookup(options["exclude"]) + 1, *ids], axis=1)
         users = self._model.users(inputs, training=False)
         return self._model.best(users, self.vectors, excluded, k)
 
@@ -129,6 +141,18 @@ class Retriever(tf.Module):
         return tf.where(ids > 0, found, "")
 
 
+def seen_features(features: Features) -> list[Feature]:
+    """Of every history of items, the feature that names them."""
+    masks = [history.mask_feature for history in features.histories]
+    return [mask for mask in masks if mask.mirrors == features.item_id]
+
+
+def seen_columns(features: Features) -> list[str]:
+    """Raw columns of what users have seen, by their names in requests."""
+    names = {column.name: request_name(column) for column in features.columns}
+    return [names[mask.column] for mask in seen_features(features) if mask.column]
+
+
 def first(k: tf.Tensor, values: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
     """Every row's first k values (batch, most k); "" or 0 behind them."""
     wanted = tf.sequence_mask(k, tf.shape(next(iter(values.values())))[1])
@@ -137,11 +161,13 @@ def first(k: tf.Tensor, values: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
 
 def recommending(retriever: Retriever, model: RetrievalModel) -> dict[str, Any]:
     """Signatures: `recommend`; `user_vectors` and `item_vectors` whose products are the scores."""
+    features = retriever.features
 
     @tf.function(autograph=False)
     def recommend(**inputs: tf.Tensor) -> dict[str, tf.Tensor]:
         columns, options = split_options(inputs)
-        ids, scores = retriever.best(columns, options, tf.reduce_max(options["k"]))
+        seen = [columns[name] for name in seen_columns(features)]
+        ids, scores = retriever.best(columns, options, tf.reduce_max(options["k"]), seen)
         return first(options["k"], {"items": retriever.names(ids), "scores": scores})
 
     @tf.function(autograph=False)
@@ -154,7 +180,6 @@ def recommending(retriever: Retriever, model: RetrievalModel) -> dict[str, Any]:
         items = model.items(retriever.inputs(columns), training=False)
         return {"vectors": tf.cast(items, tf.float32)}
 
-    features = retriever.features
     specs, every = user_specs(features), signature_columns(features)
     found = {"recommend": recommend.get_concrete_function(**specs, **OPTIONS)}
     if model.dot_product:

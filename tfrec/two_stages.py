@@ -17,6 +17,7 @@ from tfrec.recommending import (
     Retriever,
     first,
     recommend_request,
+    seen_columns,
     split_options,
     user_specs,
 )
@@ -56,6 +57,8 @@ class TwoStages(tf.Module):
             ranking.features, self._model, self.transform, ranking.config.data, items.keys
         )
         self.specs = [user_specs(features) for features in (retrieval.features, ranking.features)]
+        both = [seen_columns(features) for features in (retrieval.features, ranking.features)]
+        self._seen = list(dict.fromkeys(name for names in both for name in names))
         for name in self.specs[0].keys() & self.specs[1].keys():
             one, two = (specs[name].dtype.name for specs in self.specs)
             if one != two:
@@ -73,7 +76,9 @@ class TwoStages(tf.Module):
     def _recommend(self, **inputs: tf.Tensor) -> dict[str, tf.Tensor]:
         columns, options = split_options(inputs)
         of_first, of_second = ({name: columns[name] for name in specs} for specs in self.specs)
-        found, retrieved = self.retriever.best(of_first, options, tf.constant(self._candidates))
+        seen = [columns[name] for name in self._seen]
+        most = tf.constant(self._candidates)
+        found, retrieved = self.retriever.best(of_first, options, most, seen)
         scored = next(iter(self.ranker.scores(of_second, found - 1).values()))
         ranked = tf.where(found > 0, scored, tf.float32.min)
         k = tf.minimum(tf.reduce_max(options["k"]), self._candidates)
