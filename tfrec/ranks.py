@@ -218,5 +218,10 @@ def _given(path: str, ids: Mapping[str, int], users: Sequence[str]) -> dict[str,
         if user not in lines:
             raise UserError(f"top_k.file {path} has no line of user {user!r}")
         known = [ids[item] for item in lines[user].split() if item in ids]
+        if not known:  # the target would be the first of one
+            raise UserError(
+                f"top_k.file {path} names no item that the data set knows beside user {user!r}; "
+                "it takes items as the events call them"
+            )
         given[user] = np.array(known, np.int64)
     return given
