@@ -191,3 +191,11 @@ def test_a_data_set_without_ids_is_told(model: str, lacking: str) -> None:
     side = lacking.removesuffix("_id")
     with pytest.raises(UserError, match=f"needs ids of the {side} .declare `{side}`"):
         find(model).check(dataclasses.replace(FEATURES, **{lacking: None}))
+
+
+def test_a_tower_without_anything_to_read_is_told() -> None:
+    items = dataclasses.replace(
+        FEATURES, features=FEATURES.of_role("item"), crosses=(), histories=(), user_id=None
+    )
+    with pytest.raises(ValueError, match="needs features of the user or of the context, or a hist"):
+        make("two_tower", features=items)

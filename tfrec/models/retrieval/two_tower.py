@@ -42,6 +42,9 @@ class TwoTower(RetrievalModel):
         stddev: of the initial embeddings.
 
     Call: dict of inputs → {"score": (batch,)}.
+
+    Raises:
+        ValueError: the features have neither fields of the user or the context nor a history.
     """
 
     defaults: ClassVar[dict[str, Any]] = {
@@ -65,6 +68,8 @@ class TwoTower(RetrievalModel):
         of_item = features.of_role("item")
         super().__init__(features, of_item)
         of_user = (*features.of_role("user"), *features.of_role("context"))
+        if not of_user and not features.histories:
+            raise ValueError("needs features of the user or of the context, or a history")
         events = [f for history in features.histories for f in history.features]
         tables = embedding_tables(features, (*of_user, *of_item, *events), dim, stddev)
         mlps = [MLP(hidden, activation, dropout, output=output) for _ in range(2)]
