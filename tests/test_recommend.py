@@ -27,6 +27,7 @@ from tfrec.recommending import item_columns
 from tfrec.runs import Run
 from tfrec.servable import servable, warm_up
 from tfrec.serving_inputs import columns_of_examples, request_name
+from tfrec.strict import UserError
 from tfrec.train import train
 
 USERS = 6
@@ -230,11 +231,8 @@ def test_two_stages_are_measured_as_they_are_served(
     assert both["ndcg@20"] != pytest.approx(first["ndcg@20"])
 
 
-@pytest.mark.parametrize("model", ["mf", "wide_deep"])
-def test_items_may_have_names_beyond_ascii(
-    model: str, runs: dict[str, Path], shop: Path, tmp_path: Path
-) -> None:
-    data = tmp_path / "data"
+def renamed(directory: Path, shop: Path, data: Path) -> Run:
+    """A run on the same data set with other names of the items."""
     data.mkdir()
     for path in shop.iterdir():
         if path.name != "vocabulary":
@@ -242,8 +240,17 @@ def test_items_may_have_names_beyond_ascii(
     shutil.copytree(shop / "vocabulary", data / "vocabulary")
     path = data / "vocabulary" / "product.tsv"
     path.write_text(path.read_text().replace("\tp", "\tКофе № "), encoding="utf-8")
-    run = Run.load(runs[model])
+    run = Run.load(directory)
     run.config = run.config.model_copy(update={"data": str(data)})
+    return run
+
+
+@pytest.mark.parametrize("model", ["mf", "wide_deep"])
+def test_items_may_have_names_beyond_ascii(
+    model: str, runs: dict[str, Path], shop: Path, tmp_path: Path
+) -> None:
+    run = renamed(runs[model], shop, tmp_path / "data")
+    data = Path(run.config.data)
     root, signatures = servable(run, run.best_model(), tmp_path)
     named: set[bytes] = set()
     for log in warm_up(run, root, signatures):
@@ -296,6 +303,16 @@ def test_runs_of_the_wrong_kind_are_refused(
     assert done.exit_code == 1
     assert message in done.output
     assert not (tmp_path / "out").exists()
+
+
+def test_runs_that_call_items_by_other_names_are_refused(
+    runs: dict[str, Path], shop: Path, tmp_path: Path
+) -> None:
+    """The second stage would know nothing of any item."""
+    retrieval = renamed(runs["mf"], shop, tmp_path / "data")
+    with pytest.raises(UserError, match=r"wide_deep knows no item of .*mf; .* such as 'Кофе № "):
+        export_two_stages(retrieval, Run.load(runs["wide_deep"]), tmp_path / "out")
+    assert not (tmp_path / "out" / "1").exists()
 
 
 def test_without_labels_every_event_is_positive(shop: Path, tmp_path: Path) -> None:

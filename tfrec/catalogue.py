@@ -134,6 +134,20 @@ def raw_columns(directory: str | Path, features: Features, keys: Array) -> dict[
     return raw
 
 
+def named(directory: str | Path, features: Features) -> set[str]:
+    """Raw items that a data set says something of.
+
+    Args:
+        directory: of the data set.
+        features: of it.
+
+    Raises:
+        UserError: the data set has no items, or a file cannot be read.
+    """
+    item = str(features.item_key)
+    return {key for part in tables(directory, "items", [item]) for key in part[item].to_pylist()}
+
+
 def places(keys: Array, directory: Path) -> tf.lookup.StaticHashTable:
     """Places of raw items among the keys, -1 for others, as a table of a graph.
 

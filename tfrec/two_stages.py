@@ -40,13 +40,18 @@ class TwoStages(tf.Module):
         place: a directory for files that saving copies.
 
     Raises:
-        UserError: the runs call the same column by different types.
+        UserError: the runs call the same column by different types, or all items by other names.
     """
 
     def __init__(self, retrieval: Run, ranking: Run, candidates: int, place: Path) -> None:
         super().__init__()
         data = Path(retrieval.config.data)
         items = catalogue.load(data, retrieval.features)
+        if catalogue.named(ranking.config.data, ranking.features).isdisjoint(items.keys):
+            raise UserError(
+                f"the data set of {ranking.directory} knows no item of {retrieval.directory}; both "
+                f"have to call items by the same names, such as {items.keys[0]!r}"
+            )
         model: Any = retrieval.best_model()
         self.retriever = Retriever(retrieval.features, model, load_transform(data), items, place)
         self._runs = retrieval, ranking
