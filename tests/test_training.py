@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -16,10 +17,14 @@ from rich.console import Console
 
 from tests.support import start
 from tfrec import evaluate, evaluation
+from tfrec.config import TrainConfig
 from tfrec.data import evaluation_batches, training_batches
 from tfrec.evaluation import Evaluator
 from tfrec.features import Features
+from tfrec.models.nextitem.sasrec import SASRec
+from tfrec.positives import learn_items
 from tfrec.runs import Run, resolve
+from tfrec.strict import UserError
 from tfrec.training import Trainer
 from tfrec.validation import Validation
 
@@ -215,6 +220,16 @@ def test_one_class_in_validation_falls_back_to_the_log_loss(shop: Path, tmp_path
 
 def _configured(shop: Path) -> Any:
     return resolve({"data": str(shop), "model": {"id": "lr"}}, "test")
+
+
+def test_sequences_of_other_events_than_positive_ones_are_told(shop: Path) -> None:
+    """Every event of a sequence is learned, and one by one no label is asked for."""
+    features = dataclasses.replace(Features.load(shop), sequences=True)
+    config = TrainConfig.parse({"data": str(shop), "model": {"id": "sasrec"}}, "test")
+    every, bought = features.with_labels([]), features.with_labels(["bought"])
+    assert learn_items(SASRec(every), config, every) == features.counts["train"]
+    with pytest.raises(UserError, match=r"'bought' is not 1, .* `where: bought`, or .* labels="):
+        learn_items(SASRec(bought), config, bought)
 
 
 def test_a_finished_run_is_not_overwritten_unasked(finished: tuple[Path, str], shop: Path) -> None:

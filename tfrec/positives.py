@@ -11,6 +11,7 @@ from tfrec.catalogue import load
 from tfrec.config import TrainConfig
 from tfrec.data import evaluation_batches, load_transform, readable
 from tfrec.features import Features
+from tfrec.models.nextitem.base import NextItemModel
 from tfrec.models.retrieval.base import RetrievalModel
 from tfrec.strict import UserError
 
@@ -29,7 +30,8 @@ def learn_items(model: RetrievalModel, config: TrainConfig, features: Features) 
         How many training examples are positive.
 
     Raises:
-        UserError: none is, or the data set has no catalogue of its items.
+        UserError: none is, sequences that are learned whole have others in them, or the data set
+            has no catalogue of its items.
     """
     directory = Path(config.data)
     catalogue = load(directory, features)
@@ -37,6 +39,14 @@ def learn_items(model: RetrievalModel, config: TrainConfig, features: Features) 
     if not rows:
         label = features.labels[0].name
         raise UserError(f"data set {directory}: no training example has label {label!r} 1")
+    sequences = features.counts["train"]
+    if features.sequences and isinstance(model, NextItemModel) and rows < sequences:
+        label = features.labels[0].name
+        raise UserError(
+            f"data set {directory}: {sequences - rows:,} of {sequences:,} sequences end in an "
+            f"event whose label {label!r} is not 1, and others are in them; declare the history "
+            f"with `where: {label}`, or train with labels=[] on all events"
+        )
     inputs = catalogue.inputs(load_transform(directory)) if model.catalogue.fields else {}
     arrays = {name: np.asarray(value) for name, value in inputs.items()}
     model.catalogue.fill(arrays, counts, config.item_loss.exponent)
