@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from tests.models.planted import clickbait
 from tests.models.test_harness import FAST, compiled, logits, make
 from tests.support import CLICKS, FEATURES, TASKS, batch, randomise, tensors, training_data
 from tfrec.layers.experts import ExpertsDense
+from tfrec.models.base import Model
 from tfrec.models.registry import find
 
 
@@ -118,8 +120,32 @@ def test_esmm_shares_its_embeddings_and_refuses_what_is_no_click_and_conversion(
 
 
 def clicked_only(labels: Any) -> Any:
-    """The mistake: a conversion is only looked at where there was a click."""
+    """Conversions are only known where there was a click."""
     return np.where(labels[:, :1] == 1, labels, np.array([[0.0, np.nan]])).astype(np.float32)
+
+
+def of_known_alone(model: Any) -> Any:
+    """The mistake: what is not known is masked, as of other models, and the rest is learned."""
+    object.__setattr__(model, "task_losses", functools.partial(Model.task_losses, model))
+    return model
+
+
+def test_esmm_knows_that_nothing_follows_where_there_was_no_click() -> None:
+    model = compiled(make("esmm"))
+    randomise(model)
+    labels = np.stack([np.arange(16) % 2, np.arange(16) % 4 == 1], axis=1).astype(np.float32)
+    labels[4] = labels[5, 1] = np.nan  # of the one nothing is known, of the other the click alone
+    missing = labels.copy()
+    missing[labels[:, 0] == 0, 1] = np.nan
+    whole, part = (
+        [
+            t.numpy()
+            for t in model.task_losses(*training_data(batch(16), y, features=CLICKS))["buy_loss"]
+        ]
+        for y in (labels, missing)
+    )
+    np.testing.assert_array_equal(part, whole)
+    assert part[1].tolist() == [number not in (4, 5) for number in range(16)]
 
 
 def test_esmm_of_clicks_only_is_another_loss() -> None:
@@ -129,7 +155,7 @@ def test_esmm_of_clicks_only_is_another_loss() -> None:
     found = []
     for of_buying in (labels, clicked_only(labels)):
         data = training_data(batch(16), of_buying, features=CLICKS)
-        model.reset_metrics()
+        of_known_alone(model).reset_metrics()
         scores = logits(model, batch(16))[:, 1]
         losses = np.logaddexp(0, np.where(of_buying[:, 1] == 1, -scores, scores))
         expected = losses[~np.isnan(of_buying[:, 1])].mean()
@@ -145,7 +171,7 @@ def test_esmm_of_clicks_only_is_biased_where_clicks_are_no_sample_of_impressions
 
     def measured(labels: Any) -> tuple[float, float]:
         keras.utils.set_random_seed(1)
-        model = compiled(make("esmm", planted.features), FAST)
+        model = of_known_alone(compiled(make("esmm", planted.features), FAST))
         step = tf.function(model.train_step)
         for start in list(range(0, 4_608, 256)) * 3:
             part = slice(start, start + 256)

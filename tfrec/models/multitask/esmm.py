@@ -27,7 +27,7 @@ class ESMM(MultiTaskModel):
 
     Args:
         features: of the data set; two binary labels, the click and then the conversion, which is 0
-            and not missing where there was no click.
+            where there was no click, and taken for 0 where it is missing there.
         dim: length of the embeddings, which both towers share (18 in the paper).
         hidden: widths of each tower (360, 200, 80 in the paper).
         activation: of the towers.
@@ -68,6 +68,15 @@ class ESMM(MultiTaskModel):
         after = tf.cast(self.conversion(fields, training=training)[:, 0], tf.float32)
         both = -tf.reduce_logsumexp(tf.stack([-click, -after, -click - after]), axis=0)
         return dict(zip(self._tasks, (click, both), strict=True))
+
+    def task_losses(
+        self, inputs: Inputs, labels: dict[str, tf.Tensor], weights: tf.Tensor
+    ) -> dict[str, tuple[tf.Tensor, tf.Tensor]]:
+        """As of all models; without a click there is no conversion, whether or not it is known."""
+        click, both = self._tasks
+        none = tf.math.is_nan(labels[both]) & (labels[click] == 0)
+        labels = {**labels, both: tf.where(none, 0.0, labels[both])}
+        return super().task_losses(inputs, labels, weights)
 
     def served(self, logits: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         """`pCTR`, `pCVR` (of a conversion after a click) and `pCTCVR`."""
