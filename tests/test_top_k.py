@@ -282,6 +282,9 @@ def test_drawn_candidates_are_never_what_the_user_took(
         np.testing.assert_array_equal(again.sampled.candidates(number), drawn)
         others[user] = drawn
     assert len({tuple(sorted(drawn)) for drawn in others.values()}) > 10
+    assert measuring.protocol == f"8 {candidates} negatives"
+    more = TopKEvaluator(shop, features, "test", config.model_copy(update={"negatives": 10_000}))
+    assert more.protocol == f"up to 10000 {candidates} negatives"  # there are fewer items
     ((_, found),) = measuring.evaluate(model).items()
     for name, value in of_candidates(events, others, 3).items():
         assert found[name] == pytest.approx(value), name

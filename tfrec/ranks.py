@@ -191,6 +191,11 @@ class Sampled:
         popular = config.candidates == "popularity"
         self.weights = catalogue.counts if popular else np.ones(len(catalogue.keys))
 
+    @property
+    def complete(self) -> bool:
+        """Whether there are as many items to draw as are wanted, for every user."""
+        return self.config.negatives <= len(self.weights) - max(map(len, self.taken))
+
     def candidates(self, number: int) -> Array:
         """Ids that stand beside the targets of a user."""
         user = self.users[number]

@@ -125,7 +125,8 @@ class TopKEvaluator:
             return "all items, seen ones removed" if self.config.remove_seen else "all items"
         if self.config.candidates == "given":
             return "given candidates"
-        return f"{self.config.negatives} {self.config.candidates} negatives"
+        drawn = f"{self.config.negatives} {self.config.candidates} negatives"
+        return drawn if self.sampled is None or self.sampled.complete else f"up to {drawn}"
 
     @property
     def monitored(self) -> dict[str, tuple[tuple[str, float], ...]]:
