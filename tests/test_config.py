@@ -42,6 +42,10 @@ GOOD: dict[str, Any] = {"data": "somewhere", "model": {"id": "dnn"}}
             {"optimizers": {"dense": {"schedule": {"kind": "cosine", "steps": 9, "warm_up": 9}}}},
             "`steps` has to be above `warm_up`",
         ),
+        (
+            {"item_loss": {"kind": "gbce", "negatives": 0, "in_batch": True}},
+            "gbce is calibrated by how many items are drawn, and `negatives` is 0",
+        ),
     ],
 )
 def test_wrong_values_are_named(changes: dict[str, Any], message: str) -> None:

@@ -192,6 +192,8 @@ class ItemLossConfig(Strict):
             raise ValueError(
                 "`negatives` is 0 and `in_batch` false: there is nothing to compare with"
             )
+        if self.kind == "gbce" and not self.negatives:
+            raise ValueError("gbce is calibrated by how many items are drawn, and `negatives` is 0")
         return self
 
 
