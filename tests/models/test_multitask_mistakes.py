@@ -106,6 +106,7 @@ def test_esmm_is_the_product_and_finite_far_out() -> None:
         np.testing.assert_allclose(losses, -log_p if bought else -log_q, rtol=1e-5, atol=1e-30)
         assert all(np.isfinite(g).all() for g in tape.gradient(total, variables))
     served = model.served(scores)
+    assert next(iter(served)) == "pCTCVR"  # which two stages rank by, and not by clicks alone
     p, q = (1 / (1 + np.exp(-value.astype(np.float64))) for value in (click, after))
     for name, expected in {"pCTR": p, "pCVR": q, "pCTCVR": p * q}.items():
         np.testing.assert_allclose(served[name], expected, rtol=1e-4, atol=1e-30)

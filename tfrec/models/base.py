@@ -249,7 +249,7 @@ class Model(keras.Model, metaclass=_Complete):
         }
 
     def served(self, logits: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        """What an export answers with."""
+        """What an export answers with; two stages rank by what comes first."""
         return self.probabilities(logits)
 
     def explain(self, inputs: Inputs) -> dict[str, tf.Tensor]:

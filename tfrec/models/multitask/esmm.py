@@ -79,10 +79,10 @@ class ESMM(MultiTaskModel):
         return super().task_losses(inputs, labels, weights)
 
     def served(self, logits: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        """`pCTR`, `pCVR` (of a conversion after a click) and `pCTCVR`."""
+        """`pCTCVR`, `pCTR` and `pCVR` (of a conversion after a click)."""
         click, both = (logits[task] for task in self._tasks)
         after = tf.exp(tf.math.log_sigmoid(both) - tf.math.log_sigmoid(click))
-        return {"pCTR": tf.sigmoid(click), "pCVR": after, "pCTCVR": tf.sigmoid(both)}
+        return {"pCTCVR": tf.sigmoid(both), "pCTR": tf.sigmoid(click), "pCVR": after}
 
     @property
     def _tasks(self) -> list[str]:
