@@ -257,9 +257,10 @@ def test_jit_is_refused_on_several_devices(shop: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
-def test_jit_is_refused_where_xla_lacks_operations(shop: Path, tmp_path: Path) -> None:
-    command = ["--data", str(shop), "--model", "youtube_dnn", "--output", str(tmp_path / "run")]
+@pytest.mark.parametrize("model", ["two_tower", "youtube_dnn", "gru4rec", "sasrec", "bert4rec"])
+def test_jit_is_refused_where_xla_lacks_operations(model: str, shop: Path, tmp_path: Path) -> None:
+    command = ["--data", str(shop), "--model", model, "--output", str(tmp_path / "run")]
     result = CliRunner().invoke(train.main, [*command, "--jit"])
     assert result.exit_code == 1
-    message = "Error: XLA lacks operations of model youtube_dnn: leave out --jit"
+    message = f"Error: XLA lacks operations of model {model}: leave out --jit"
     assert result.output.strip() == message

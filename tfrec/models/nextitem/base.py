@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import tensorflow as tf
 
@@ -39,6 +39,8 @@ class NextItemModel(RetrievalModel):
     Raises:
         ValueError: there is no such history.
     """
+
+    xla: ClassVar[bool] = False  # targets are as many as there are events
 
     def __init__(self, features: Features, dim: int, stddev: float, special: int = 0) -> None:
         super().__init__(features)
