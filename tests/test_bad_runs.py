@@ -30,6 +30,7 @@ from tfrec.strict import UserError
         (["--set", "model.dropuot=0.1"], "unknown key 'dropuot'; did you mean 'dropout'?"),
         (["--set", "labels=[like]"], "no label 'like'"),
         (["--set", "labels=[bought, stars]"], "takes one label"),
+        (["--set", "model=mmoe", "--set", "labels=[bought, bought]"], "'bought' is named 2 times"),
         (["--config", "missing.yaml"], "missing.yaml"),
         (["--seed", "99999999999999"], "seed"),
         (["--set", "labels=[]"], "needs a label"),
@@ -44,6 +45,7 @@ from tfrec.strict import UserError
         (["--set", "model.hidden=[0]"], "model: hidden.0"),
         (["--set", "model.hidden=128"], "model: hidden: input should be a list, not 128"),
         (["--set", "model.dropout=1.5"], "model: dropout"),
+        (["--set", "model={id: gru4rec, units: []}"], "model: units"),
     ],
 )
 def test_wrong_input_gets_one_line_and_leaves_nothing(

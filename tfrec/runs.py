@@ -231,6 +231,9 @@ def resolve_for(
     if labels is None:
         every = [label.name for label in features.labels]
         labels = every if "labels" in entry.needs else every[:1]
+    for label in labels:
+        if labels.count(label) > 1:
+            raise UserError(f"labels: {label!r} is named {labels.count(label)} times")
     features = features.with_labels(labels)
     entry.check(features)
     model = entry.load()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from collections.abc import Sequence
+from typing import Annotated, Any, ClassVar
 
 import tensorflow as tf
 import tf_keras as keras
+from pydantic import Field, PositiveInt
 
-from tfrec.config import Share, Width, Widths
+from tfrec.config import Share, Width
 from tfrec.features import Features
 from tfrec.layers.dropout import Dropout
 from tfrec.layers.recurrent import OneStepGRUCell, recurrent_layer
@@ -32,7 +34,7 @@ class GRU4Rec(NextItemModel):
     Args:
         features: of the data set, with a history of items.
         dim: length of the item vectors.
-        units: of the GRU layers, one above the other.
+        units: of the GRU layers, one above the other; one at least.
         dropout: share of the inputs' units dropped.
         hidden_dropout: share of every layer's units dropped.
         stddev: of the initial item vectors.
@@ -49,7 +51,7 @@ class GRU4Rec(NextItemModel):
         self,
         features: Features,
         dim: Width = 64,
-        units: Widths = (128,),
+        units: Annotated[Sequence[PositiveInt], Field(min_length=1)] = (128,),
         dropout: Share = 0.2,
         hidden_dropout: Share = 0.0,
         stddev: float = 0.1,
