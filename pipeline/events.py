@@ -134,7 +134,11 @@ class ParseEvents(beam.DoFn):
             values = raw.column(name)
             try:
                 if kind == "string":
-                    columns[name] = strings_of(values, self.layout.separators.get(name, "|"))
+                    separator = self.layout.separators.get(name)
+                    columns[name] = strings_of(values, separator or "|")
+                    if separator and (bad := _cut_apart(values, separator)):
+                        mark = f"a value of the list has the separator {separator!r} in it"
+                        reject(bad, f"column {name!r}: {mark} (declare another one)", values)
                 else:
                     parse = numbers_of if kind == "number" else _times
                     columns[name], bad = parse(values)
@@ -200,6 +204,11 @@ def is_list(values: pa.Array) -> bool:
     return pa.types.is_list(values.type) or pa.types.is_large_list(values.type)
 
 
+def has_lists(values: pa.Array) -> bool:
+    """Whether some row holds several values."""
+    return is_list(values) and (pc.max(pc.list_value_length(values)).as_py() or 0) > 1
+
+
 def _blank(values: pa.Array) -> pa.Array:
     return pc.fill_null(pc.equal(pc.utf8_trim_whitespace(values), ""), True)
 
@@ -215,6 +224,18 @@ def strings_of(values: pa.Array, separator: str) -> pa.Array:
             lists = pa.array(rows, lists.type)
         return pc.binary_join(lists, separator)
     return pc.fill_null(_texts(values), "")
+
+
+def _cut_apart(values: pa.Array, separator: str) -> pa.Array | None:
+    """Which rows hold a list with a value that would be cut; None where rows hold one text each.
+
+    A tf.Example has its one text in a list, too, and there it is a joined one.
+    """
+    if not has_lists(values):
+        return None
+    cut = pc.match_substring(_texts(pc.list_flatten(values)), separator)
+    rows = pc.list_parent_indices(values).filter(pc.fill_null(cut, False))
+    return pc.is_in(pa.array(range(len(values)), rows.type), rows)
 
 
 def _texts(values: pa.Array) -> pa.Array:

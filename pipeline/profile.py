@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.events import flat, is_list, iso_8601, numbers_of, strings_of
+from pipeline.events import flat, has_lists, is_list, iso_8601, numbers_of, strings_of
 
 SEPARATORS = ("|", ";", ",", " ")
 MOST_TOKENS = 20  # of a value that is a list, on average
@@ -47,13 +47,13 @@ class Profile:
             pyarrow.ArrowException: its type is one that no feature can be made of.
         """
         column = values.combine_chunks()
-        if is_list(column) and (pc.max(pc.list_value_length(column)).as_py() or 0) <= 1:
+        if is_list(column) and not has_lists(column):
             column = flat(column)  # a tf.Example has lists of one value
         if pa.types.is_boolean(column.type):
             column = column.cast(pa.int8())
         if pa.types.is_floating(column.type):
             column = pc.if_else(pc.is_nan(column), None, column)
-        separator = _joint(column) if pa.types.is_nested(column.type) else None
+        separator = joint(column) if pa.types.is_nested(column.type) else None
         texts = [text.strip() for text in strings_of(column, separator or "|").to_pylist()]
         counts = Counter(filter(None, texts))
         numbers = _as_numbers(column, separator)
@@ -81,7 +81,7 @@ class Profile:
         return self.numbers is not None and set(np.unique(self.numbers)) == {0, 1}
 
 
-def _joint(lists: pa.Array) -> str:
+def joint(lists: pa.Array) -> str:
     """A separator that is in no value of the lists."""
     values = strings_of(pc.list_flatten(lists), "|")
     free = (s for s in SEPARATORS if not pc.any(pc.match_substring(values, s)).as_py())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -13,9 +14,9 @@ import pyarrow.compute as pc
 
 from pipeline.blocks import FeatureDeclaration
 from pipeline.declaration import Declaration
-from pipeline.events import Layout, ParseEvents
+from pipeline.events import Layout, ParseEvents, has_lists
 from pipeline.examples import count_splits
-from pipeline.profile import SECONDS, Profile
+from pipeline.profile import SECONDS, Profile, joint
 from pipeline.sources import head, most_of_file
 from pipeline.writers import split_counts
 
@@ -84,8 +85,12 @@ def scan(declaration: Declaration, rows: int, problems: Iterable[str] = ()) -> S
     rejected: Counter[str] = Counter()
     read: Counter[str] = Counter()
     kept = []
+    lists: dict[str, list[pa.Array]] = {}
     for element in head(declaration.source, list(layout.types), rows):
         read[element[1]] += element[2].num_rows
+        for name in layout.inputs:
+            if has_lists(values := element[2].column(name)):
+                lists.setdefault(name, []).append(values)
         for found in parse.process(element):
             if isinstance(found, beam.pvalue.TaggedOutput):
                 reason, (count, _) = found.value
@@ -100,6 +105,9 @@ def scan(declaration: Declaration, rows: int, problems: Iterable[str] = ()) -> S
     findings += _of_rejected(declaration, rejected, total)
     if events.num_rows:
         profiles = {name: Profile.of(name, events.column(name)) for name in layout.inputs}
+        for name, parts in lists.items():  # what the profile sees was joined by any separator
+            separator = joint(pa.chunked_array(parts).combine_chunks())
+            profiles[name] = dataclasses.replace(profiles[name], separator=separator)
         for name, feature in declaration.features.items():
             findings += _of_feature(name, feature, profiles[declaration.column(name)])
         findings += _of_labels(declaration, events)

@@ -218,6 +218,20 @@ def test_many_values_are_joined(values: list[Any]):
     assert events["tags"] == ["a", "b;c", ""]
 
 
+def test_a_list_whose_value_would_be_cut_is_rejected():
+    """Where its values are texts joined by the source, nothing tells what the separator means."""
+    feature = {"kind": "category", "role": "item", "separator": ","}
+    declaration = shop.tiny("nowhere", features={"tags": feature})
+    lists = [["jazz, cool"], ["pop", "rock"], ["folk", "jazz, cool"], None, ["r&b"]]
+    events, rejected = parse(declaration, {"tags": lists, "rating": [1] * 5})
+    assert events["tags"] == ["pop,rock", "", "r&b"]
+    ((reason, (count, example)),) = rejected.items()
+    assert reason.startswith("column 'tags': a value of the list has the separator ','")
+    assert (count, example) == (2, "jazz, cool")
+    events, rejected = parse(declaration, {"tags": [["jazz, cool"], ["r&b"]], "rating": [1, 1]})
+    assert (events["tags"], rejected) == (["jazz, cool", "r&b"], {})  # tf.Examples are such
+
+
 def label(values: list[Any], **declared: Any) -> tuple[list[Any], dict[str, tuple[int, str]]]:
     declaration = shop.tiny("nowhere", labels={"y": {"column": "x", **declared}})
     events, rejected = parse(declaration, {"item": ["i"] * len(values), "x": values})

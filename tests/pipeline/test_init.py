@@ -15,7 +15,7 @@ from click.testing import CliRunner, Result
 from pipeline.__main__ import main
 from pipeline.checks import read
 from pipeline.init import draft
-from pipeline.scan import scan
+from pipeline.scan import Finding, scan
 from tests.pipeline import shop
 from tfrec.features import Features
 from tfrec.strict import UserError
@@ -302,6 +302,24 @@ def test_a_list_without_its_separator_is_seen(tmp_path: Path) -> None:
         "warning: features.favourite: values look like lists, separated by '|'; "
         "declare separator: '|'"
     ]
+
+
+def test_lists_get_a_separator_that_no_value_has(tmp_path: Path) -> None:
+    lists = [["metal|doom", "rock"], ["80s"], ["metal|doom"], ["pop", "80s"]]
+    rows = other("genres", lambda i, _: lists[i % len(lists)])
+    source = {"format": "parquet", "path": shop.write_parquet(rows, tmp_path / "events.parquet")}
+
+    def finding(**separator: str) -> Finding:
+        genres = {"kind": "category", "role": "item", **separator}
+        declaration = shop.tiny("nowhere", source=source, features={"genres": genres})
+        (found,) = scan(declaration, 1_000).findings
+        return found
+
+    whole = finding()
+    assert (whole.error, whole.remedy) == (False, "declare separator: ';'")
+    rejected = finding(separator="|")
+    assert rejected.error
+    assert "144 of 288 rows would be rejected: column 'genres': a value" in rejected.what
 
 
 def test_check_fails_where_a_run_would(tmp_path: Path) -> None:
