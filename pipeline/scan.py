@@ -23,6 +23,9 @@ from pipeline.writers import split_counts
 SPARSE = 0.5  # share of missing values that is worth a word
 UNIQUE = 0.5  # distinct values per row that leave a vocabulary nothing to learn
 RARE_LABEL = 0.001
+TOLD = 0.98  # AUC of one feature that is more likely the answer than a hint of it
+BINS = 20  # of a number
+FEW = 100  # values of a category, whose means over the sample say something of others
 
 
 @dataclass(frozen=True)
@@ -111,6 +114,7 @@ def scan(declaration: Declaration, rows: int, problems: Iterable[str] = ()) -> S
         for name, feature in declaration.features.items():
             findings += _of_feature(name, feature, profiles[declaration.column(name)])
         findings += _of_labels(declaration, events)
+        findings += _of_answers(declaration, events)
         findings += _of_users(declaration, events)
         findings += _of_times(declaration, events)
         whole = max(read.values()) < most_of_file(declaration.source, rows)
@@ -195,6 +199,49 @@ def _of_labels(declaration: Declaration, events: pa.Table) -> list[Finding]:
                 what = f"{where}: 1 in {rate:.3%} of the rows"
                 found.append(Finding(False, what, "sample the negatives, or expect long training"))
     return found
+
+
+def _of_answers(declaration: Declaration, events: pa.Table) -> list[Finding]:
+    """Features that hold a label, as what is known after the event only does."""
+    found = []
+    for task, label in declaration.labels.items():
+        answers = events.column(f"label:{task}").to_numpy()
+        for name, feature in declaration.features.items():
+            column = declaration.column(name)
+            if feature.clock:
+                continue
+            if column == label.column:
+                what = f"features.{name}: is the column of labels.{task}"
+                found.append(Finding(False, what, "models would read the answer: leave it out"))
+            elif label.task == "binary" and (auc := _told(events.column(column), answers)) > TOLD:
+                what = f"features.{name}: tells labels.{task} by itself (AUC {auc:.3f})"
+                found.append(
+                    Finding(False, what, "leave it out if it is known after the event only")
+                )
+    return found
+
+
+def _told(values: pa.ChunkedArray, answers: np.ndarray) -> float:
+    """AUC of the mean answer by value, or by quantile of a number; a missing one is a value."""
+    if pa.types.is_string(values.type):
+        encoded = values.combine_chunks().dictionary_encode()
+        groups = encoded.indices.to_numpy()
+        if len(encoded.dictionary) > FEW:
+            return 0.5
+    else:
+        numbers = values.to_numpy()
+        sizes = np.sort(numbers[~np.isnan(numbers)])
+        edges = np.unique(sizes[len(sizes) * np.arange(1, BINS) // BINS]) if len(sizes) else sizes
+        groups = np.where(np.isnan(numbers), BINS, np.searchsorted(edges, numbers, side="right"))
+    known = ~np.isnan(answers)
+    positive = np.bincount(groups[known], answers[known])
+    negative = np.bincount(groups[known]) - positive
+    pairs = positive.sum() * negative.sum()
+    if not pairs:
+        return 0.5
+    order = np.argsort(positive / np.maximum(positive + negative, 1))
+    positive, negative = positive[order], negative[order]
+    return float(positive @ (np.cumsum(negative) - negative / 2) / pairs)
 
 
 def _of_users(declaration: Declaration, events: pa.Table) -> list[Finding]:

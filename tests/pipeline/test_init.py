@@ -322,6 +322,28 @@ def test_lists_get_a_separator_that_no_value_has(tmp_path: Path) -> None:
     assert "144 of 288 rows would be rejected: column 'genres': a value" in rejected.what
 
 
+def test_features_that_are_the_answer(tmp_path: Path) -> None:
+    """What became of an event is in the log beside it."""
+    stars = [row["rating"] or 0 for row in shop.events()]
+    rows: list[shop.Row] = [
+        {
+            **row,
+            "played": (star + index % 7 / 10) * 60,
+            "refund": 5 if star < 4 else None,
+            "outcome": "left" if star < 4 else "stayed",
+            "hint": "low" if star < 3 else "high",
+        }
+        for index, (row, star) in enumerate(zip(shop.events(), stars, strict=True))
+    ]
+    number, category = ({"kind": kind, "role": "context"} for kind in ("number", "category"))
+    given = {"played": number, "refund": number, "outcome": category, "hint": category}
+    found = findings(tmp_path, rows, features={**shop.FEATURES, **given, "rating": number})
+    named = [line.split()[1].strip(":") for line in found if "labels.like" in line]
+    assert named == [f"features.{name}" for name in ("played", "refund", "outcome", "rating")]
+    assert all(line.startswith("warning: ") for line in found)
+    assert "warning: features.rating: is the column of labels.like; models would read" in found[-1]
+
+
 def test_check_fails_where_a_run_would(tmp_path: Path) -> None:
     path = shop.write_csv(other("rating", 5), tmp_path / "events.csv")
     config = tmp_path / "shop.yaml"
