@@ -19,7 +19,7 @@ from pipeline.blocks import Source
 from pipeline.checks import check
 from pipeline.declaration import Declaration
 from pipeline.events import numbers_of
-from pipeline.profile import Profile
+from pipeline.profile import UNITS, Profile
 from pipeline.sources import columns_of, head
 from tfrec.strict import UserError
 
@@ -165,15 +165,18 @@ def _declared(
             continue
         role = _role(profile, profiles, user, item)
         whose = profiles.get(str({"user": user, "item": item}.get(role)))
-        if profile.milliseconds:
-            notes[name] = "milliseconds since 1970? `time` wants seconds: divide it by 1,000"
+        key = name in (user, item)
+        unit = None if key else profile.unit
+        if unit and (unit == "milliseconds" or _named(name, _TIME)):  # finer ones are ids, too
+            many = f"{UNITS[unit]:,}"
+            notes[name] = f"{unit} since 1970? `time` wants seconds: divide it by {many}"
         elif not profile.counts:
             notes[name] = "left out: empty"
         elif len(profile.counts) == 1:
             notes[name] = "left out: one value only"
         elif _numbers_rows(profile):
             notes[name] = "left out: the number of the row"
-        elif name not in (user, item) and _is_text(profile, whose):
+        elif not key and _is_text(profile, whose):
             notes[name] = "left out: nearly every row has a value of its own"
             if whose:
                 notes[name] = f"left out: nearly every {role} has a value of its own"
@@ -182,7 +185,7 @@ def _declared(
                 notes[name] = "only kept to be shown: nearly every item has a value of its own"
         else:
             column = {"column": name} if names[name] != name else {}
-            features[names[name]] = {**column, **_feature(profile, role, name in (user, item))}
+            features[names[name]] = {**column, **_feature(profile, role, key)}
     values["features"] = features
     if labelled:
         values["labels"] = {names[name]: label for name, label in labelled.items()}

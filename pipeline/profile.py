@@ -15,6 +15,7 @@ from pipeline.events import flat, has_lists, is_list, iso_8601, numbers_of, stri
 SEPARATORS = ("|", ";", ",", " ")
 MOST_TOKENS = 20  # of a value that is a list, on average
 SECONDS = (1e8, 4e9)  # 1973 to 2096
+UNITS = {"milliseconds": 10**3, "microseconds": 10**6, "nanoseconds": 10**9}  # in a second
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class Profile:
         counts: how often each value occurs, without the missing ones.
         numbers: its values as numbers, without the missing ones; None unless all are numbers.
         times: they are seconds since 1970 or ISO 8601.
-        milliseconds: they look like milliseconds since 1970.
+        unit: they look like as many milliseconds, or another of `UNITS`, since 1970.
         separator: between the values of a list, if it looks like one.
     """
 
@@ -36,7 +37,7 @@ class Profile:
     counts: Counter[str]
     numbers: np.ndarray | None
     times: bool
-    milliseconds: bool
+    unit: str | None
     separator: str | None
 
     @classmethod
@@ -66,7 +67,7 @@ class Profile:
             counts,
             numbers,
             dates or (whole and SECONDS[0] <= low and high <= SECONDS[1]),
-            whole and 1000 * SECONDS[0] <= low and high <= 1000 * SECONDS[1],
+            unit_of(low, high) if whole else None,
             separator or (_separator(counts) if numbers is None and not dates else None),
         )
 
@@ -79,6 +80,12 @@ class Profile:
     def binary(self) -> bool:
         """Whether its values are 0 and 1."""
         return self.numbers is not None and set(np.unique(self.numbers)) == {0, 1}
+
+
+def unit_of(low: float, high: float) -> str | None:
+    """The unit in which both are times since 1970, if it is one of `UNITS`."""
+    fits = (u for u, n in UNITS.items() if n * SECONDS[0] <= low and high <= n * SECONDS[1])
+    return next(fits, None)
 
 
 def joint(lists: pa.Array) -> str:

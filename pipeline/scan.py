@@ -16,7 +16,7 @@ from pipeline.blocks import FeatureDeclaration
 from pipeline.declaration import Declaration
 from pipeline.events import Layout, ParseEvents, has_lists
 from pipeline.examples import count_splits
-from pipeline.profile import SECONDS, Profile, joint
+from pipeline.profile import SECONDS, UNITS, Profile, joint, unit_of
 from pipeline.sources import head, most_of_file
 from pipeline.writers import split_counts
 
@@ -151,7 +151,7 @@ def _of_feature(name: str, feature: FeatureDeclaration, profile: Profile) -> lis
         )
     if feature.tokens:
         found += _of_category(where, feature, profile)
-    elif profile.milliseconds:
+    elif profile.unit == "milliseconds":
         what = f"{where}: looks like milliseconds since 1970"
         found.append(Finding(False, what, "divide it by 1,000 if it is the time"))
     return found
@@ -269,7 +269,9 @@ def _of_times(declaration: Declaration, events: pa.Table) -> list[Finding]:
     latest = pc.max(events.column(declaration.time)).as_py()
     if latest is not None and latest > SECONDS[1]:
         what = f"time: column {declaration.time!r} is past the year 2096 in seconds"
-        return [Finding(True, what, "divide milliseconds by 1,000")]
+        unit = unit_of(latest, latest)
+        remedy = f"divide {unit} by {UNITS[unit]:,}" if unit else "mend the source"
+        return [Finding(True, what, remedy)]
     return []
 
 
