@@ -127,7 +127,7 @@ def test_columns_of_any_type(tmp_path: Path) -> None:
         "nested": [[["a"], ["b"]]] * rows,
         "raw": [b"\xff\xfe%d" % i for i in range(rows)],
         "tags": [[f"a|b{i % 3}", "c"] for i in range(rows)],
-        "sent_at": [(1_700_000_000 + i * i) * 10**9 for i in range(rows)],
+        "sent at": [(1_700_000_000 + i * i) * 10**9 for i in range(rows)],
     }
     pa.parquet.write_table(pa.table(columns), path)
     text = draft(str(path))
@@ -138,7 +138,7 @@ def test_columns_of_any_type(tmp_path: Path) -> None:
     declaration = read(str(target))
     assert list(declaration.features) == ["user", "item", "member", "tags"]
     assert declaration.item == "item"
-    assert "\n# sent_at: nanoseconds since 1970? `time` wants seconds: divide it by 1,0" in text
+    assert "\n# sent at: nanoseconds since 1970? `time` wants seconds: divide it by 1,0" in text
     assert declaration.features["tags"].separator == ";"  # which is in no value
     assert declaration.labels["purchased"].at_least is None
     assert not scan(declaration, rows).failed
