@@ -103,6 +103,7 @@ class ParseEvents(beam.DoFn):
     def __init__(self, declaration: Declaration) -> None:
         super().__init__()
         self.labels = declaration.labels
+        self.labelled = {label.column for label in declaration.labels.values()}
         self.weight = declaration.weight
         self.positive = declaration.negatives.label if declaration.negatives else None
         self.layout = Layout.of(declaration)
@@ -141,7 +142,8 @@ class ParseEvents(beam.DoFn):
                         reject(bad, f"column {name!r}: {mark} (declare another one)", values)
                 else:
                     parse = numbers_of if kind == "number" else _times
-                    columns[name], bad = parse(values)
+                    told = digits_of(values) if name in self.labelled else values
+                    columns[name], bad = parse(told)
                     reject(bad, f"column {name!r}: not a {kind}", values)
             except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
                 raise UserError(
@@ -164,7 +166,7 @@ class ParseEvents(beam.DoFn):
                 values = pc.if_else(_blank(values), None, pc.cast(same_text, pa.float32()))
                 values = pc.fill_null(values, float("nan"))
             elif pa.types.is_string(values.type):
-                values, bad = numbers_of(values)
+                values, bad = numbers_of(digits_of(values))
                 reject(bad, f"column {label.column!r}: not a number", columns[label.column])
             if label.at_least is not None:
                 same = pa.float32() if pa.types.is_floating(values.type) else pa.float64()
@@ -266,6 +268,16 @@ def flat(values: pa.Array) -> pa.Array:
     if any(is_text(values.type) for is_text in _TEXTS):
         values = values.cast(pa.string())
     return values
+
+
+def digits_of(values: pa.Array) -> pa.Array:
+    """Values, where texts have 1 for true and 0 for false, in any case, as booleans do."""
+    values = flat(values)
+    if not pa.types.is_string(values.type):
+        return values
+    texts = pc.utf8_lower(pc.utf8_trim_whitespace(values))
+    values = pc.if_else(pc.equal(texts, "true"), "1", values)
+    return pc.if_else(pc.equal(texts, "false"), "0", values)
 
 
 def numbers_of(values: pa.Array) -> tuple[pa.Array, pa.Array]:

@@ -225,11 +225,11 @@ def _key(profiles: dict[str, Profile], pattern: str) -> str | None:
 
 def _label(profile: Profile) -> dict[str, Any] | None:
     numbers = profile.numbers
-    if numbers is None or not _named(profile.name, _LABEL):
+    if not _named(profile.name, _LABEL):
         return None
     if profile.binary:
         return {"column": profile.name}
-    if len(profile.counts) > FEW or len(profile.counts) < 3:
+    if numbers is None or len(profile.counts) > FEW or len(profile.counts) < 3:
         return None
     steps = np.unique(numbers)
     middle = min(steps[1:], key=lambda step: abs(float((numbers >= step).mean()) - 0.5))

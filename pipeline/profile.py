@@ -78,8 +78,10 @@ class Profile:
 
     @property
     def binary(self) -> bool:
-        """Whether its values are 0 and 1."""
-        return self.numbers is not None and set(np.unique(self.numbers)) == {0, 1}
+        """Whether its values are 0 and 1, or false and true."""
+        if self.numbers is None:
+            return {text.lower() for text in self.counts} == {"false", "true"}
+        return set(np.unique(self.numbers)) == {0, 1}
 
 
 def unit_of(low: float, high: float) -> str | None:

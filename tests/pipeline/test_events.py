@@ -246,6 +246,7 @@ def test_labels():
     assert label(["1", "5", "", "3.9"], at_least=4) == ([0, 1, None, 0], {})
     assert label(["-2.5", ""], task="regression") == ([-2.5, None], {})
     assert label([True, False, None]) == ([1, 0, None], {})
+    assert label(["true", " False", "", None, "TRUE"]) == ([1, 0, None, None, 1], {})
 
 
 @pytest.mark.parametrize("bound", [0.1, 0.7, 3.3, 4.1])
@@ -258,6 +259,13 @@ def test_a_label_of_a_text_column():
     events, rejected = parse(declaration, {"item": ["1", "2", "x", ""]})
     assert events == {"item": ["1", "2", ""], "label:y": [0, 1, None]}
     assert rejected == {"column 'item': not a number": (1, "x")}
+
+
+def test_a_label_of_a_boolean_that_is_a_feature_too():
+    """Features have it as text."""
+    declaration = shop.tiny("nowhere", labels={"y": {"column": "item"}})
+    events, rejected = parse(declaration, {"item": [True, False, None]})
+    assert (events, rejected) == ({"item": ["true", "false", ""], "label:y": [1, 0, None]}, {})
 
 
 def test_a_label_of_the_time():

@@ -190,6 +190,17 @@ def test_csv_without_a_header_and_with_marks(tmp_path: Path) -> None:
     assert (values["features"]["column_2"]["kind"], values["time"]) == ("number", "column_4")
 
 
+def test_booleans_of_csv_are_labels(tmp_path: Path) -> None:
+    path = tmp_path / "lines.csv"
+    lines = [f"u{i % 9},i{i % 7},{'TRUE' if i % 3 else 'FALSE'}" for i in range(90)]
+    path.write_text("\n".join(["user,item,liked", *lines]))
+    target = tmp_path / "first.yaml"
+    assert call("init", "--data", path, "--output", target).exit_code == 0
+    declaration = read(str(target))
+    assert declaration.labels["liked"].at_least is None
+    assert not scan(declaration, 90).failed
+
+
 def test_what_is_not_found_is_said(tmp_path: Path) -> None:
     path = tmp_path / "lines.csv"
     path.write_text("a,b\n" + "".join(f"{i % 7},{i % 3}\n" for i in range(50)))
