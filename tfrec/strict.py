@@ -96,7 +96,10 @@ def _first_problem(model: type[BaseModel], error: ValidationError) -> str:
         return f"{path}: input should be a list, not {problem['input']!r}"
     if problem["type"] == "model_type":
         return f"{path}: input should be a mapping of keys, not {problem['input']!r}"
-    return f"{path}: {problem['msg'][0].lower()}{problem['msg'][1:]}, not {problem['input']!r}"
+    wrong = f"{path}: {problem['msg'][0].lower()}{problem['msg'][1:]}, not {problem['input']!r}"
+    if problem["type"] == "string_type" and not isinstance(problem["input"], (list, dict)):
+        return f"{wrong}; put it in quotes, if it is meant as text"  # YAML has true, null and 1
+    return wrong
 
 
 def _keys(model: type[BaseModel], location: tuple[Any, ...]) -> list[str]:

@@ -102,6 +102,8 @@ def test_unknown_keys_name_the_nearest_known_one(path: str, near: str):
         ("source", {"format": "csv", "test": "t.csv"}, ["`train` is missing"]),
         ("source", {"format": "movielens", "path": "x"}, ["movielens takes no path"]),
         ("source.delimiter", "::", ["source.delimiter"]),
+        ("source.missing", [None], ["source.missing.0", "not None; put it in quotes"]),  # [null]
+        ("labels.like", {"column": "x", "equals": True}, ["not True; put it in quotes"]),
         ("split", "…", ["'split' is missing"]),
         ("source", {"format": "csv", "train": "a", "test": "b"}, ["split", "already gives"]),
         ("split.kind", "by_user", ["split.kind", "'user_time'"]),
