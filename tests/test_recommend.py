@@ -43,6 +43,7 @@ def runs(shop: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path
     arguments = ["--retrieval", base / "mf", "--ranking", base / "wide_deep", "--output", joined]
     done = CliRunner().invoke(main, [*map(str, arguments), "--candidates", "20"])
     assert done.exit_code == 0, done.output
+    assert done.output.rstrip().endswith("1, which ranks by 'bought'")
     return {"mf": base / "mf", "wide_deep": base / "wide_deep", "both": base / "both"}
 
 

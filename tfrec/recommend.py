@@ -77,7 +77,8 @@ def main(retrieval: Path, ranking: Path, output: Path, candidates: int) -> None:
         from tfrec.runs import Run
 
     runs = Run.load(retrieval), Run.load(ranking)
-    click.echo(f"exported {export_two_stages(*runs, output, candidates)}")
+    version = export_two_stages(*runs, output, candidates)
+    click.echo(f"exported {version}, which ranks by {runs[1].features.labels[0].name!r}")
 
 
 if __name__ == "__main__":
