@@ -20,6 +20,7 @@ from pipeline.checks import check
 from pipeline.declaration import Declaration
 from pipeline.events import numbers_of
 from pipeline.profile import UNITS, Profile
+from pipeline.quotes import PlainQuoteError
 from pipeline.sources import columns_of, head
 from tfrec.strict import UserError
 
@@ -50,7 +51,12 @@ def draft(path: str, name: str | None = None) -> str:
     """
     notes: dict[str, str] = {}
     source = _source(path, notes)
-    table = _table(path, source)
+    try:
+        table = _table(path, source)
+    except PlainQuoteError as error:
+        notes["quotes"] = str(error)
+        source = source.model_copy(update={"quotes": False})
+        table = _table(path, source)
     if source.format == "csv":
         source, table = _without_missing(source, table, notes)
     profiles = dict(_profiles(table, notes))

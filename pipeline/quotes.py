@@ -16,15 +16,19 @@ _CLOSE = re.compile(rb'[^"]*+(?:""[^"]*+)*+"')
 _NUMBER = re.compile(rb"[-+.:/ TZ\d]*\d[-+.:/ TZ\d]*")  # a time, too
 
 
+class PlainQuoteError(UserError):
+    """A value goes on behind its closing quote: quotes are characters like others, it seems."""
+
+
 class QuotedRows(io.RawIOBase):
     """A stream of the rows of a CSV file, which fails where a quote swallows rows.
 
     A quote opens a value at the beginning of a field only, and all lines up to the next one are
     part of it. So a stray one takes in what comes between, and the file still is CSV. It is
-    refused where the value does not end, or ends inside of a field, or its row has more than
-    `MOST_LINES` lines; and where these would be rows by themselves: the first and the last one have
-    a row's number of fields, with a number in the same one, or there are `CERTAIN` or more of which
-    nearly all have that number.
+    refused where the value does not end, or goes on behind its closing quote (whose quotes a reader
+    would drop), or its row has more than `MOST_LINES` lines; and where these would be rows by
+    themselves: the first and the last one have a row's number of fields, with a number in the same
+    one, or there are `CERTAIN` or more of which nearly all have that number.
 
     Args:
         stream: that stands at the first row.
@@ -79,6 +83,11 @@ class QuotedRows(io.RawIOBase):
             if fields and not fields.startswith(self.delimiter):
                 raise self._stray(f"ends inside of a field, in line {self.line:,}")
         quoted = list(self.values.finditer(fields))
+        for value in quoted:
+            whole = not value[1] or fields.startswith(self.delimiter, value.end())
+            if not whole and fields[value.end() :].split(self.delimiter, 1)[0].strip():
+                self.first = self.line
+                raise PlainQuoteError(self._stray("goes on behind the closing one"))
         if quoted and not quoted[-1][1]:
             if not self.row:
                 self.row, self.first = [line], self.line

@@ -16,6 +16,7 @@ from pipeline.__main__ import main
 from pipeline.checks import read
 from pipeline.init import draft
 from pipeline.scan import Finding, scan
+from pipeline.sources import head
 from tests.pipeline import shop
 from tfrec.features import Features
 from tfrec.strict import UserError
@@ -199,6 +200,20 @@ def test_booleans_of_csv_are_labels(tmp_path: Path) -> None:
     declaration = read(str(target))
     assert declaration.labels["liked"].at_least is None
     assert not scan(declaration, 90).failed
+
+
+def test_quotes_that_are_characters_like_others(tmp_path: Path) -> None:
+    path, target = tmp_path / "songs.tsv", tmp_path / "first.yaml"
+    names = ['"Weird Al" Yankovic', "AC/DC", "O'Jays"]
+    lines = [f"u{i % 9}\ti{i % 7}\t{names[i % 7 % 3]}" for i in range(90)]
+    path.write_text("\n".join(["user\titem\tartist", *lines]) + "\n")
+    target.write_text(draft(str(path)))
+    assert f"\n# quotes: {path}, line 2: the value after a quote goes on" in target.read_text()
+    declaration = read(str(target))
+    assert declaration.source.quotes is False
+    artists = [batch.column("artist").to_pylist() for _, _, batch in head(
+        declaration.source, ["artist"], 90)]  # fmt: skip
+    assert {artist for batch in artists for artist in batch} == set(names)
 
 
 def test_what_is_not_found_is_said(tmp_path: Path) -> None:

@@ -207,6 +207,7 @@ def test_values_of_several_lines_in_a_large_file(tmp_path: Path):
         (['"a,1', "b,2"], "line 2: the value after a quote has no end"),
         (["a,1", '"b,2', 'c",3', "d,4"], "line 3: the value after a quote takes in lines up to 4"),
         (["a,1", 'b,"2', '"c",3'], "line 3: .* ends inside of a field, in line 4"),
+        (["a,1", '"b" c,2'], "line 3: the value after a quote goes on behind the closing one"),
         (['a,"x', *["b,y"] * 9, 'c,z"'], "line 2: .* takes in lines up to 12"),
         (['a,"x', *["b"] * 1_000, 'c,z"'], "line 2: .* has more than 1,000 lines"),
     ],
