@@ -58,6 +58,7 @@ def export_two_stages(
         extra = save(place, version, root, root.functions, logs)
         retrieval.features.save(extra)  # whose label tells what is worth being recommended
         demo.write(extra, (retrieval, ranking), root.retriever.keys.numpy())
+    click.echo(f"exported {version}, which ranks by {root.ranked_by!r}")
     return version
 
 
@@ -77,8 +78,7 @@ def main(retrieval: Path, ranking: Path, output: Path, candidates: int) -> None:
         from tfrec.runs import Run
 
     runs = Run.load(retrieval), Run.load(ranking)
-    version = export_two_stages(*runs, output, candidates)
-    click.echo(f"exported {version}, which ranks by {runs[1].features.labels[0].name!r}")
+    export_two_stages(*runs, output, candidates)
 
 
 if __name__ == "__main__":

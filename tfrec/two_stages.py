@@ -33,6 +33,9 @@ class TwoStages(tf.Module):
     Its `functions` are the export's signatures: `recommend`, and `explain` where the ranking model
     has attention.
 
+    Attributes:
+        ranked_by: which of the ranking model's outputs is the second stage's score: its first one.
+
     Args:
         retrieval: run of a model that scores all items.
         ranking: run of a model that scores one example.
@@ -61,6 +64,8 @@ class TwoStages(tf.Module):
         self.ranker = Ranker(
             ranking.features, self._model, self.transform, ranking.config.data, items.keys
         )
+        logits = {label.name: tf.zeros([1]) for label in ranking.features.labels}
+        self.ranked_by = next(iter(self._model.served(logits)))
         self.specs = [user_specs(features) for features in (retrieval.features, ranking.features)]
         both = [seen_columns(features) for features in (retrieval.features, ranking.features)]
         self._seen = list(dict.fromkeys(name for names in both for name in names))
@@ -84,7 +89,7 @@ class TwoStages(tf.Module):
         seen = [columns[name] for name in self._seen]
         most = tf.constant(self._candidates)
         found, retrieved = self.retriever.best(of_first, options, most, seen)
-        scored = next(iter(self.ranker.scores(of_second, found - 1).values()))
+        scored = self.ranker.scores(of_second, found - 1)[self.ranked_by]
         ranked = tf.where(found > 0, scored, tf.float32.min)
         k = tf.minimum(tf.reduce_max(options["k"]), self._candidates)
         best, places = tf.math.top_k(ranked, k)
