@@ -20,6 +20,17 @@ def test_padding_is_zero_and_is_never_trained() -> None:
     np.testing.assert_array_equal(gradient[:, 0], [0, 0, 2, 0, 1])
 
 
+def test_unknown_values_begin_at_zero_in_parts_of_the_table_too() -> None:
+    layer = Embedding(9, 2, unknown=3)
+    assert not layer(tf.range(6, 9)).numpy().any()
+    assert layer(tf.range(1, 6)).numpy().all()
+    for first, known in ((0, 4), (4, 2), (8, 0)):
+        part = layer._initial(
+            (9, 2), tf.float32, partition_shape=(4, 2), partition_offset=(first, 0)
+        )
+        np.testing.assert_array_equal(part.numpy().all(axis=1), np.arange(4) < known)
+
+
 def test_mean_counts_only_values_that_are_there() -> None:
     layer = Embedding(3, 1)
     layer(tf.constant([1]))

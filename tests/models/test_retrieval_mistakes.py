@@ -44,6 +44,20 @@ def test_a_user_s_vector_has_nothing_of_the_example_s_item(model: str) -> None:
     np.testing.assert_array_equal(built.users(without, training=True), vectors[0])
 
 
+@pytest.mark.parametrize("model", ["mf", "ncf", "als_mlp", "two_tower"])
+def test_users_that_training_did_not_know_are_alike(model: str) -> None:
+    """What they get would be by chance, and not what is best for anyone."""
+    built = make(model)
+    one = {name: np.repeat(values[:1], 4, axis=0) for name, values in batch(1).items()}
+    unknown = FEATURES.table("user").vocabulary + 1
+
+    def users(*ids: int) -> Any:
+        return built.users(tensors({**one, "user": np.array(ids)})).numpy()
+
+    np.testing.assert_allclose(users(unknown, 0, unknown + 1, 0), users(0, 0, 0, 0), rtol=1e-6)
+    assert not np.allclose(users(1, 2, 3, 4), users(0, 0, 0, 0))
+
+
 @pytest.mark.parametrize("model", MODELS)
 def test_the_best_are_the_model_s_own_scores_in_order(model: str) -> None:
     built = make(model)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import tensorflow as tf
 import tf_keras as keras
 
@@ -16,6 +18,8 @@ class Embedding(keras.layers.Layer):
         size: rows, padding included.
         dim: length of a vector.
         stddev: of the normal distribution that the vectors begin with.
+        unknown: rows at the end, for values that are not in the vocabulary, that begin at zero:
+            there may be no example to train them, and a random vector would say something.
 
     Call: ids (…,) → vectors (…, dim) in the compute dtype; the table itself is float32. With
     `mean`, ids (…, values) → means (…, dim) of the values that are there, zero where none is.
@@ -23,19 +27,30 @@ class Embedding(keras.layers.Layer):
 
     optimizer_group = "embedding"
 
-    def __init__(self, size: int, dim: int, stddev: float = 0.01, **kwargs) -> None:
+    def __init__(
+        self, size: int, dim: int, stddev: float = 0.01, unknown: int = 0, **kwargs
+    ) -> None:
         super().__init__(**kwargs)
-        self.size, self.dim, self.stddev = size, dim, stddev
+        self.size, self.dim, self.stddev, self.unknown = size, dim, stddev, unknown
 
     def build(self, input_shape) -> None:
         self.table = self.add_weight(
             name="table",
             shape=(self.size, self.dim),
             dtype=tf.float32,
-            initializer=keras.initializers.RandomNormal(stddev=self.stddev),
+            initializer=self._initial,
             experimental_autocast=False,
         )
         super().build(input_shape)
+
+    def _initial(self, shape: tuple[int, int], dtype: tf.DType, **part: Any) -> tf.Tensor:
+        """The table, or the part of it that one parameter server holds."""
+        values = keras.initializers.RandomNormal(stddev=self.stddev)(shape, dtype, **part)
+        if not self.unknown:
+            return values
+        first = part.get("partition_offset", (0,))[0]
+        known = min(max(self.size - self.unknown - first, 0), values.shape[0])
+        return tf.concat([values[:known], tf.zeros_like(values[known:])], axis=0)
 
     def call(self, ids: tf.Tensor, mean: bool = False, fused: bool = False) -> tf.Tensor:
         means = fused_mean_of_rows if fused else mean_of_rows
@@ -43,7 +58,8 @@ class Embedding(keras.layers.Layer):
         return tf.cast(vectors, self.compute_dtype)
 
     def get_config(self) -> dict:
-        return {**super().get_config(), "size": self.size, "dim": self.dim, "stddev": self.stddev}
+        own = {"size": self.size, "dim": self.dim, "stddev": self.stddev, "unknown": self.unknown}
+        return {**super().get_config(), **own}
 
 
 class Embeddings(keras.layers.Layer):

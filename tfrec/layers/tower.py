@@ -18,9 +18,10 @@ def embedding_tables(
 ) -> dict[str, Embedding]:
     """Tables of vectors, by name, of all categories among some fields."""
     names = dict.fromkeys(field.table for field in fields if field.table)
+    tables = {name: features.table(name) for name in names}
     return {
-        name: Embedding(features.table(name).size, dim, stddev, name=f"table_{name}")
-        for name in names
+        name: Embedding(table.size, dim, stddev, table.oov, name=f"table_{name}")
+        for name, table in tables.items()
     }
 
 

@@ -56,11 +56,10 @@ class NCF(RetrievalModel):
         first, *others = hidden
         user, item = features.feature(self.user_id), self.item_id
         parts = ("mlp", "gmf") if gmf else ("mlp",)
+        tables = {"user": features.table(user.table), "item": features.table(item.table)}
         self.vectors: dict[str, dict[str, Embedding]] = {
-            side.role: {
-                part: Embedding(features.table(side.table).size, dim, stddev) for part in parts
-            }
-            for side in (user, item)
+            side: {part: Embedding(t.size, dim, stddev, t.oov) for part in parts}
+            for side, t in tables.items()
         }
         self.first = {
             "user": keras.layers.Dense(first, kernel_initializer="he_normal"),
