@@ -126,6 +126,9 @@ def test_every_row_has_its_own_k(runs: dict[str, Path], columns: dict[str, Any])
         np.testing.assert_array_equal(answer["items"][row, :k], whole["items"][row, :k])
         assert (answer["items"][row, k:] == b"").all()
         assert (answer["scores"][row, k:] == 0).all()
+    for run in ("mf", "both"):
+        with pytest.raises(tf.errors.InvalidArgumentError, match="k is negative"):
+            asked(signature(runs[run], "recommend"), columns, k=-1)
 
 
 @pytest.mark.parametrize("model", ["mf", "both"])

@@ -322,6 +322,10 @@ def test_given_candidates(
         lines.write(f"{missing} nobody no-one\n")
     with pytest.raises(UserError, match=f"names no item .* knows beside user '{missing}'"):
         measured(shop, features, model, **config)
+    with file.open("a") as lines:
+        lines.write(f"{missing} {' '.join(chosen[missing])}\n")
+    with pytest.raises(UserError, match=f"has two lines of user '{missing}'"):
+        measured(shop, features, model, **config)
 
 
 def test_limited_users_are_the_same_ones(shop: Path, features: Features) -> None:

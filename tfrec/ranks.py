@@ -210,9 +210,14 @@ class Sampled:
 
 
 def _given(path: str, ids: Mapping[str, int], users: Sequence[str]) -> dict[str, Array]:
+    lines: dict[str, str] = {}
     try:
         with Path(path).open(encoding="utf-8") as file:
-            lines = dict(line.split(maxsplit=1) for line in file if line.strip())
+            for line in filter(str.strip, file):
+                user, items = line.split(maxsplit=1)
+                if user in lines:
+                    raise UserError(f"top_k.file {path} has two lines of user {user!r}; join them")
+                lines[user] = items
     except (OSError, ValueError) as error:
         raise UserError(
             f"top_k.file {path} cannot be read ({error}); it has a line per user: the user, then "

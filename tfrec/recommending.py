@@ -203,6 +203,11 @@ def recommend_request(features: Features, columns: dict[str, Any]) -> dict[str, 
 def split_options(
     inputs: dict[str, tf.Tensor],
 ) -> tuple[dict[str, tf.Tensor], dict[str, tf.Tensor]]:
-    """Raw columns, and the options of `recommend`."""
+    """Raw columns, and the options of `recommend`.
+
+    Raises:
+        tf.errors.InvalidArgumentError: when it runs: a number of wanted items is negative.
+    """
+    tf.debugging.assert_non_negative(inputs["k"], "k is negative: the number of wanted items")
     columns = {name: value for name, value in inputs.items() if name not in OPTIONS}
     return columns, {name: inputs[name] for name in OPTIONS}
