@@ -21,6 +21,7 @@ from tfrec.strict import UserError
 
 _NUMBER = r"^\s*[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?\s*$"
 _INTEGER = r"^\s*[-+]?\d{1,18}\s*$"
+_FRACTION = r"^\s*[-+]?\d{1,15}\.\d*\s*$"
 _EXACT = 2.0**53  # below it a float64 tells integers apart
 _LATEST = 1e18  # seconds; int64 ends a little later
 
@@ -294,7 +295,7 @@ def numbers_of(values: pa.Array) -> tuple[pa.Array, pa.Array]:
 
 
 def _times(values: pa.Array) -> tuple[pa.Array, pa.Array]:
-    """int64 seconds since 1970, null for missing, and which rows are no time."""
+    """int64 whole seconds since 1970, null for missing, and which rows are no time."""
     values = flat(values)
     none = pa.array([False] * len(values))
     if pa.types.is_timestamp(values.type) or pa.types.is_date(values.type):
@@ -305,14 +306,16 @@ def _times(values: pa.Array) -> tuple[pa.Array, pa.Array]:
         integer = pc.fill_null(pc.match_substring_regex(values, _INTEGER), False)
         text = pc.utf8_ltrim(pc.utf8_trim_whitespace(values), "+")
         seconds = pc.if_else(integer, text, None).cast(pa.int64())
-        other = pc.if_else(integer, None, values).to_pylist()
+        fraction = pc.fill_null(pc.match_substring_regex(values, _FRACTION), False)
+        floors = pc.floor(pc.if_else(fraction, text, None).cast(pa.float64())).cast(pa.int64())
+        seconds = pc.coalesce(seconds, floors)
+        other = pc.if_else(pc.is_null(seconds), values, None).to_pylist()
         seconds = pc.coalesce(seconds, pa.array([iso_8601(o) for o in other], pa.int64()))
         return seconds, pc.and_(pc.is_null(seconds), pc.invert(_blank(values)))
     numbers = values.cast(pa.float64())
     numbers = pc.if_else(pc.is_nan(numbers), None, numbers)
-    whole = pc.and_(pc.equal(pc.floor(numbers), numbers), pc.less(pc.abs(numbers), _LATEST))
-    whole = pc.fill_null(whole, True)
-    return pc.if_else(whole, numbers, None).cast(pa.int64()), pc.invert(whole)
+    fits = pc.fill_null(pc.less(pc.abs(numbers), _LATEST), True)
+    return pc.floor(pc.if_else(fits, numbers, None)).cast(pa.int64()), pc.invert(fits)
 
 
 def iso_8601(text: str | None) -> int | None:

@@ -66,7 +66,7 @@ class Profile:
             texts,
             counts,
             numbers,
-            dates or (whole and SECONDS[0] <= low and high <= SECONDS[1]),
+            dates or SECONDS[0] <= low <= high <= SECONDS[1],
             unit_of(low, high) if whole else None,
             separator or (_separator(counts) if numbers is None and not dates else None),
         )
