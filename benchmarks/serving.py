@@ -72,8 +72,9 @@ def main(run: Path, clients: tuple[int, ...], seconds: float, rows: int) -> None
     """Print tables, and put them into docs/results.md."""
     export = newest_version(run / "export")
     small, *large = _requests(export, rows)
-    gc.freeze()  # the clients are not to stop while the collector walks through TensorFlow
     table = [_bare(export, asked, seconds) for asked in (small, *large)]
+    gc.collect()
+    gc.freeze()  # the clients are not to stop while the collector walks through TensorFlow
     for batching in (False, True):
         with running(export.parent, batching) as server:
             table += asyncio.run(_measure(server, small, large, clients, seconds, batching))
@@ -295,7 +296,7 @@ async def _open(
     """Latency counts from when a request was due, so that waiting behind others is seen."""
     times: list[float] = []
     gaps = np.random.default_rng(0).exponential(1 / rate, int(rate * seconds))
-    cpu, begin = server.cpu(), time.perf_counter()
+    cpu, begin = server.cpu(), time.perf_counter() + 0.5  # when all of them are waiting
 
     async def one(due: float) -> None:
         await asyncio.sleep(due - time.perf_counter())
