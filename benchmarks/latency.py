@@ -18,6 +18,7 @@ import click
 import numpy as np
 
 from benchmarks.serving import (
+    FULL,
     Asked,
     Running,
     a_request,
@@ -43,7 +44,7 @@ def main(export: Path, seconds: float) -> None:
     if version is None:
         raise click.ClickException(f"{export} has no version of a model")
     asked = Asked("predict", "predict", a_request(version, "predict"))
-    with running(export, batching=False) as alone, running(export, batching=True) as batched:
+    with running(export, None) as alone, running(export, FULL) as batched:
         click.echo(json.dumps(asyncio.run(_measured(version, asked, alone, batched, seconds))))
 
 

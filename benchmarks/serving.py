@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import itertools
 import json
 import os
 import socket
@@ -34,10 +35,10 @@ from tfrec.export import newest_version
 
 HOST = "127.0.0.1"
 METHOD = "/tensorflow.serving.PredictionService/Predict"
-BATCHING = """
-max_batch_size {{ value: 64 }}
+PARAMETERS = """
+max_batch_size {{ value: {rows} }}
 batch_timeout_micros {{ value: {wait} }}
-num_batch_threads {{ value: {threads} }}
+num_batch_threads {{ value: 1 }}
 max_enqueued_batches {{ value: 100 }}
 """
 HEADER = (
@@ -46,13 +47,51 @@ HEADER = (
     "clients",
     "batching",
     "requests/s",
+    "× off",
     "p50 ms",
     "p95 ms",
     "p99 ms",
     "cores",
 )
 
+TURNS = 5  # of each server in a measurement
+
 Ask = Callable[[], Awaitable[None]]
+
+
+class Load(NamedTuple):
+    """What came of many requests.
+
+    Attributes:
+        times: seconds of each.
+        rate: requests/s.
+        cores: of the server.
+    """
+
+    times: list[float]
+    rate: float
+    cores: float
+
+    @classmethod
+    def of(cls, several: list[Load]) -> Load:
+        """All requests of several turns, and the medians of the rest."""
+        times, rates, cores = zip(*several, strict=True)
+        all_times = [*itertools.chain.from_iterable(times)]
+        return cls(all_times, float(np.median(rates)), float(np.median(cores)))
+
+
+class Batching(NamedTuple):
+    """How a server joins requests: rows of a batch at most, and microseconds that it waits."""
+
+    rows: int
+    wait: int
+
+    def __str__(self) -> str:
+        return f"{self.rows}, {self.wait // 1000} ms"
+
+
+# What there is at once, which suits any number of clients; and what two thirds of 32 send.
+AT_ONCE, FULL = Batching(64, 0), Batching(20, 10_000)
 
 
 class Asked(NamedTuple):
@@ -75,9 +114,12 @@ def main(run: Path, clients: tuple[int, ...], seconds: float, rows: int) -> None
     table = [_bare(export, asked, seconds) for asked in (small, *large)]
     gc.collect()
     gc.freeze()  # the clients are not to stop while the collector walks through TensorFlow
-    for batching in (False, True):
-        with running(export.parent, batching) as server:
-            table += asyncio.run(_measure(server, small, large, clients, seconds, batching))
+    with contextlib.ExitStack() as stack:
+        servers = {
+            str(batching or "off"): stack.enter_context(running(export.parent, batching))
+            for batching in (None, AT_ONCE, FULL)
+        }
+        table += asyncio.run(_measure(servers, small, large, clients, seconds))
     command = f"python -m benchmarks.serving --run {run}"
     write("serving", command, HEADER, [[str(cell) for cell in row] for row in table])
 
@@ -103,22 +145,29 @@ def a_request(export: Path, signature: str) -> dict[str, Any]:
     raise click.ClickException(f"{path} has no request for the signature {signature}")
 
 
-def _told(row: list[Any]) -> list[Any]:
-    click.echo(" | ".join(str(cell) for cell in row))
+def _row(
+    label: str, loop: str, clients: int, batching: str, load: Load, alone: float | None = None
+) -> list[Any]:
+    """A row of the table.
+
+    Args:
+        label, loop, clients, batching: what was measured.
+        load: what came of it.
+        alone: requests/s without batching.
+    """
+    milliseconds = [f"{1000 * np.percentile(load.times, q):.2f}" for q in (50, 95, 99)]
+    rates = [f"{load.rate:,.0f}", f"{load.rate / alone:.2f}" if alone else ""]
+    row = [label, loop, clients, batching, *rates, *milliseconds, f"{load.cores:.2f}"]
+    click.echo(" | ".join(map(str, row)))
     return row
-
-
-def _row(api: str, loop: str, clients: int, batching: str, times: Any, rate: float, cores: float):
-    milliseconds = [f"{1000 * np.percentile(times, q):.2f}" for q in (50, 95, 99)]
-    return _told([api, loop, clients, batching, f"{rate:,.0f}", *milliseconds, f"{cores:.2f}"])
 
 
 def _bare(export: Path, asked: Asked, seconds: float) -> list[Any]:
     call, cpu, begin = bare(export, asked), time.process_time(), time.perf_counter()
     times = bare_times(call, seconds)
     wall = time.perf_counter() - begin
-    cores = (time.process_time() - cpu) / wall
-    return _row(f"none: {asked.label}", "closed", 1, "", times, len(times) / wall, cores)
+    load = Load(times, len(times) / wall, (time.process_time() - cpu) / wall)
+    return _row(f"none: {asked.label}", "closed", 1, "", load)
 
 
 def bare(export: Path, asked: Asked) -> Callable[[], None]:
@@ -163,7 +212,7 @@ class Running:
 
 
 @contextlib.contextmanager
-def running(base: Path, batching: bool, *more: str) -> Iterator[Running]:
+def running(base: Path, batching: Batching | None, *more: str) -> Iterator[Running]:
     """A server of the versions in a directory, with more flags."""
     with socket.socket() as one, socket.socket() as two, tempfile.TemporaryDirectory() as place:
         one.bind((HOST, 0))
@@ -172,7 +221,7 @@ def running(base: Path, batching: bool, *more: str) -> Iterator[Running]:
         flags = [f"--model_base_path={base}", f"--rest_api_port={rest}", f"--port={rpc}", *more]
         if batching:
             file = Path(place) / "batching.config"
-            file.write_text(BATCHING.format(wait=0, threads=1))
+            file.write_text(PARAMETERS.format(**batching._asdict()))
             flags += ["--enable_batching", f"--batching_parameters_file={file}"]
         command = [sys.executable, "-m", "serving.server", "--model_name=model", *flags]
         one.close()
@@ -188,33 +237,38 @@ def running(base: Path, batching: bool, *more: str) -> Iterator[Running]:
 
 
 async def _measure(
-    server: Running,
+    servers: dict[str, Running],
     small: Asked,
     large: list[Asked],
     clients: tuple[int, ...],
     seconds: float,
-    batching: bool,
 ) -> list[list[Any]]:
-    label = "on" if batching else "off"
+    """Rows of a table; servers take turns, so that what the machine does beside hits all alike."""
     table = []
     for api, open_api in (("gRPC", by_grpc), ("REST", by_rest)):
-        async with open_api(server, small) as ask:
-            await warm(ask)
+        async with contextlib.AsyncExitStack() as stack:
+            asks = {}
+            for batching, server in servers.items():
+                asks[batching] = await stack.enter_async_context(open_api(server, small))
+                await warm(asks[batching])
             for count in clients:
-                times, rate, cores = await closed(server, [ask] * count, seconds)
-                table.append(
-                    _row(f"{api}: {small.label}", "closed", count, label, times, rate, cores)
-                )
-            rate = rate / 2
-            times, rate, cores = await _open(server, ask, rate, seconds)
-            table.append(
-                _row(f"{api}: {small.label}", "open", clients[-1], label, times, rate, cores)
-            )
-        for asked in () if batching else large:  # longer than a batch
-            async with open_api(server, asked) as ask:
+                turns: dict[str, list[Load]] = {batching: [] for batching in servers}
+                for _ in range(TURNS):
+                    for batching, server in servers.items():
+                        asking = [asks[batching]] * count
+                        turns[batching].append(await closed(server, asking, seconds / TURNS))
+                loads = {batching: Load.of(several) for batching, several in turns.items()}
+                for batching, load in loads.items():
+                    label = (f"{api}: {small.label}", "closed", count, batching)
+                    table.append(_row(*label, load, loads["off"].rate))
+            for batching, server in servers.items():
+                load = await _open(server, asks[batching], loads[batching].rate / 2, seconds)
+                table.append(_row(f"{api}: {small.label}", "open", clients[-1], batching, load))
+        for asked in large:  # longer than a batch
+            async with open_api(servers["off"], asked) as ask:
                 await warm(ask)
-                times, rate, cores = await closed(server, [ask], seconds)
-                table.append(_row(f"{api}: {asked.label}", "closed", 1, label, times, rate, cores))
+                load = await closed(servers["off"], [ask], seconds)
+                table.append(_row(f"{api}: {asked.label}", "closed", 1, "off", load))
     return table
 
 
@@ -256,7 +310,13 @@ async def by_rest(server: Running, asked: Asked) -> AsyncIterator[Ask]:
     rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
     sent = json.dumps({"signature_name": asked.signature, "instances": rows}).encode()
     url = f"http://{HOST}:{server.rest}/v1/models/model:predict"
-    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
+    async with aiohttp.ClientSession(  # without what costs time that the server could have
+        connector=aiohttp.TCPConnector(limit=0),
+        timeout=aiohttp.ClientTimeout(),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding"),
+        auto_decompress=False,
+    ) as session:
 
         async def ask() -> None:
             async with session.post(url, data=sent) as reply:
@@ -272,10 +332,8 @@ def _plain(value: Any) -> Any:
     return value.decode() if isinstance(value, bytes) else value
 
 
-async def closed(
-    server: Running, asks: list[Ask], seconds: float
-) -> tuple[list[float], float, float]:
-    """Seconds of each request of clients that ask again at once; requests/s; the server's cores."""
+async def closed(server: Running, asks: list[Ask], seconds: float) -> Load:
+    """What comes of clients that ask again as soon as they have an answer."""
     times: list[float] = []
     cpu, begin = server.cpu(), time.perf_counter()
 
@@ -287,12 +345,10 @@ async def closed(
 
     await asyncio.gather(*(client(ask) for ask in asks))
     wall = time.perf_counter() - begin
-    return times, len(times) / wall, (server.cpu() - cpu) / wall
+    return Load(times, len(times) / wall, (server.cpu() - cpu) / wall)
 
 
-async def _open(
-    server: Running, ask: Ask, rate: float, seconds: float
-) -> tuple[list[float], float, float]:
+async def _open(server: Running, ask: Ask, rate: float, seconds: float) -> Load:
     """Latency counts from when a request was due, so that waiting behind others is seen."""
     times: list[float] = []
     gaps = np.random.default_rng(0).exponential(1 / rate, int(rate * seconds))
@@ -305,7 +361,7 @@ async def _open(
 
     await asyncio.gather(*(one(begin + after) for after in np.cumsum(gaps)))
     wall = time.perf_counter() - begin
-    return times, len(times) / wall, (server.cpu() - cpu) / wall
+    return Load(times, len(times) / wall, (server.cpu() - cpu) / wall)
 
 
 if __name__ == "__main__":

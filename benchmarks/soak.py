@@ -29,7 +29,7 @@ from typing import Any
 import click
 import numpy as np
 
-from benchmarks.serving import HOST, METHOD, running
+from benchmarks.serving import AT_ONCE, HOST, METHOD, running
 
 SIZES = (1, 2, 7, 32)
 WIDTH = 4_096  # numbers of the model's table, by 64
@@ -63,7 +63,8 @@ def main(minutes: float, clients: int, switch: float, report: float, batching: b
         _save_in_a_process(Path(place) / "model")
         base = Path(place) / "base"
         shutil.copytree(Path(place) / "model", base / "1")
-        with running(base, batching, "--file_system_poll_wait_seconds=0.2") as server:
+        joined = AT_ONCE if batching else None
+        with running(base, joined, "--file_system_poll_wait_seconds=0.2") as server:
             _wait(f"http://{HOST}:{server.rest}/v1/models/model")
             failures = _soak(server, base, 60 * minutes, clients, switch, report)
     if failures:

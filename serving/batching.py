@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from serving.config_files import ConfigError
-from serving.errors import Code, ServingError, invalid
+from serving.errors import Code, ServingError, invalid, late
 from serving.inference import Arrays
 from serving.servable import Servable
 
@@ -103,15 +103,16 @@ class BatchingParameters:
         return next((allowed for allowed in self.allowed_batch_sizes if allowed >= size), size)
 
 
+Shapes = list[tuple[int, ...]]  # of the rows of inputs
+
+
 @dataclass(eq=False)
 class _Task:
     inputs: Arrays
     size: int
+    shapes: Shapes
     future: asyncio.Future[Arrays]
     deadline: float | None  # of time.monotonic
-
-    def __post_init__(self) -> None:
-        self.shapes = {name: value.shape[1:] for name, value in self.inputs.items()}
 
 
 @dataclass(eq=False)
@@ -122,14 +123,14 @@ class _Batch:
     tasks: list[_Task] = field(default_factory=list)
     size: int = 0  # rows of all tasks
     started: bool = False
-    shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)  # of rows, when padded
+    shapes: Shapes = field(default_factory=list)  # of rows, when padded
 
     def takes(self, task: _Task, rows: int) -> bool:
         """Whether a task fits in, where so many rows are allowed."""
         size = self.size + task.size
         if not self.tasks or size > rows:
             return size <= rows
-        return size * max(map(math.prod, self._wider(task).values())) <= MAX_PADDED
+        return size * _most(self._wider(task)) <= MAX_PADDED
 
     def add(self, task: _Task) -> None:
         """Takes a task."""
@@ -137,18 +138,16 @@ class _Batch:
         self.size += task.size
         self.tasks.append(task)
 
-    def leave(self, task: _Task, future: asyncio.Future[Arrays]) -> None:
+    def leave(self, task: _Task) -> None:
         """A task that is given up makes room, and takes no memory."""
-        if future.cancelled() and not self.started:
+        if not self.started:
             self.size -= task.size
             self.tasks.remove(task)
 
-    def _wider(self, task: _Task) -> dict[str, tuple[int, ...]]:
+    def _wider(self, task: _Task) -> Shapes:
         if not self.tasks or task.shapes == self.shapes:
             return task.shapes
-        return {
-            name: tuple(map(max, shape, self.shapes[name])) for name, shape in task.shapes.items()
-        }
+        return [tuple(map(max, *pair)) for pair in zip(task.shapes, self.shapes, strict=True)]
 
 
 class Batcher:
@@ -179,12 +178,12 @@ class Batcher:
         Args:
             servable: that has it.
             signature: its name, one of `servable.batchable`.
-            inputs: with the same number of rows each, one at least.
+            inputs: as `Servable.check` gives them, with the same number of rows each, one at least.
             timeout: seconds after which nobody waits for them any more.
 
         Raises:
             ServingError: UNAVAILABLE, the queue is full; INVALID_ARGUMENT, rows too many or of
-                different number; or the model's own error.
+                different number; DEADLINE_EXCEEDED; or the model's own error.
         """
         sizes = {len(value) for value in inputs.values()}
         if len(sizes) > 1:
@@ -197,7 +196,7 @@ class Batcher:
         rows = self.parameters.rows
         if size <= rows:
             return self._run(servable, signature, inputs, size, deadline)
-        waiting = len(self._queues.get(self._key(servable, signature, inputs), ()))
+        waiting = len(self._queues.get(self._key(servable, signature, _shapes(inputs)), ()))
         if waiting + -(-size // rows) > self.parameters.max_enqueued_batches:
             raise _full()
         parts = []
@@ -212,14 +211,23 @@ class Batcher:
     ) -> asyncio.Future[Arrays]:
         """Outputs of a signature for rows that fit into one batch."""
         loop = asyncio.get_running_loop()
-        task = _Task(inputs, size, loop.create_future(), deadline)
+        task = _Task(inputs, size, _shapes(inputs), loop.create_future(), deadline)
         batch = self._enqueue(servable, signature, task, loop.time())
-        task.future.add_done_callback(functools.partial(batch.leave, task))
+        expiry = None
+        if deadline is not None:
+            expiry = loop.call_later(deadline - time.monotonic(), _expire, task.future)
+
+        def leave(_: asyncio.Future[Arrays]) -> None:
+            if expiry:
+                expiry.cancel()
+            batch.leave(task)
+
+        task.future.add_done_callback(leave)
         self._start()
         return task.future
 
     def _enqueue(self, servable: Servable, signature: str, task: _Task, now: float) -> _Batch:
-        queue = self._queues.setdefault(self._key(servable, signature, task.inputs), deque())
+        queue = self._queues.setdefault(self._key(servable, signature, task.shapes), deque())
         if not queue or not queue[-1].takes(task, self.parameters.rows):
             if len(queue) >= self.parameters.max_enqueued_batches:
                 raise _full()
@@ -228,13 +236,10 @@ class Batcher:
         queue[-1].add(task)
         return queue[-1]
 
-    def _key(self, servable: Servable, signature: str, inputs: Arrays) -> Any:
-        """Of the queue."""
-        return servable, signature, tuple(self._row(inputs[name]) for name in sorted(inputs))
-
-    def _row(self, array: np.ndarray[Any, Any]) -> tuple[int, ...] | int:
-        """What is equal in a batch: the shape of a row, or its rank where rows are padded."""
-        return array.ndim if self.parameters.pad_variable_length_inputs else array.shape[1:]
+    def _key(self, servable: Servable, signature: str, shapes: Shapes) -> Any:
+        """Of the queue: rows have one shape in a batch, or one rank where they are padded."""
+        padded = self.parameters.pad_variable_length_inputs
+        return servable, signature, *(map(len, shapes) if padded else shapes)
 
     def _start(self) -> None:
         """Runs what is due while threads are free, the batch that is due for longest first."""
@@ -259,9 +264,15 @@ class Batcher:
         return queue[0].due - (self.parameters.batch_timeout_micros / 1e6 if full else 0)
 
     def _wake_at(self, when: float) -> None:
+        if self._timer and self._timer.when() == when:
+            return
         if self._timer:
             self._timer.cancel()
-        self._timer = asyncio.get_running_loop().call_at(when, self._start)
+        self._timer = asyncio.get_running_loop().call_at(when, self._wake)
+
+    def _wake(self) -> None:
+        self._timer = None
+        self._start()
 
     def _finish(self, batch: _Batch, done: asyncio.Future[list[Arrays | Exception]]) -> None:
         self._running -= 1
@@ -314,10 +325,24 @@ class Batcher:
         ]
 
 
+def _shapes(inputs: Arrays) -> Shapes:
+    return [value.shape[1:] for value in inputs.values()]
+
+
+def _most(shapes: Shapes) -> int:
+    """Values of an input in a row."""
+    return max(map(math.prod, shapes))
+
+
 def _full() -> ServingError:
     return ServingError(
         Code.UNAVAILABLE, "The batch scheduling queue to which this task was submitted is full"
     )
+
+
+def _expire(future: asyncio.Future[Arrays]) -> None:
+    if not future.done():
+        future.set_exception(late())
 
 
 async def _joined(parts: list[asyncio.Future[Arrays]]) -> Arrays:

@@ -78,6 +78,11 @@ def invalid(message: str) -> ServingError:
     return ServingError(Code.INVALID_ARGUMENT, message)
 
 
+def late() -> ServingError:
+    """A DEADLINE_EXCEEDED."""
+    return ServingError(Code.DEADLINE_EXCEEDED, "Deadline exceeded")
+
+
 def from_tensorflow(error: Any) -> ServingError:
     """What a client sees of a TensorFlow error (`tf.errors.OpError`)."""
     lines = [line for line in str(error.message).splitlines() if not _AROUND.match(line)]

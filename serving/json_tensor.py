@@ -265,8 +265,10 @@ def _leaves(values: list[Any], kind: _Kind) -> Any:
     if list in types:
         raise _UnevenError
     if kind.is_string and types == {str}:
-        with contextlib.suppress(UnicodeEncodeError):
+        try:
             return list(map(str.encode, values))
+        except UnicodeEncodeError:
+            return [_leaf(value, kind) for value in values]
     if kind.integers and types == {int}:
         least, most = kind.integers
         if least <= min(values) and max(values) <= most:

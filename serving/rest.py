@@ -137,13 +137,13 @@ class _Api:
         response = await self._response(request)
         if self.ending:
             response.force_close()
+        # A client that does not read would hold the body for ever.
+        patience = asyncio.get_running_loop().call_later(self.timeout, _hang_up, request)
         try:
-            async with asyncio.timeout(self.timeout):
-                await response.prepare(request)
-                await response.write_eof()
-        except TimeoutError:  # the client does not read, and would hold the body for ever
-            if request.transport:
-                request.transport.abort()
+            await response.prepare(request)
+            await response.write_eof()
+        finally:
+            patience.cancel()
         return response
 
     async def _response(self, request: web.Request) -> web.Response:
@@ -191,9 +191,11 @@ class _Api:
 
     @contextlib.asynccontextmanager
     async def _body(self, request: web.Request) -> AsyncIterator[bytearray]:
-        body = bytearray()
+        body, whole = bytearray(), request.content.is_eof()
+        # Most have come with their headers. What follows ends at the deadline by itself.
+        limit = contextlib.nullcontext() if whole else asyncio.timeout(self.timeout)
         try:
-            async with asyncio.timeout(self.timeout):  # what follows ends at the deadline by itself
+            async with limit:
                 async for part in request.content.iter_any():
                     self._held += len(part)
                     body += part
@@ -254,6 +256,11 @@ class _Api:
 
 
 _API = web.AppKey("api", _Api)
+
+
+def _hang_up(request: web.Request) -> None:
+    if request.transport:
+        request.transport.abort()
 
 
 def _spec(match: re.Match[str]) -> ModelSpec:

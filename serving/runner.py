@@ -13,7 +13,7 @@ import numpy as np
 
 from serving.batching import Batcher, BatchingParameters
 from serving.deadline import Deadline
-from serving.errors import Code, ServingError
+from serving.errors import Code, ServingError, late
 from serving.inference import Arrays
 from serving.monitoring import Metrics
 from serving.servable import Servable
@@ -82,13 +82,12 @@ class Runner:
         del inputs  # which errors would keep, that the thread's queue keeps
         try:
             if self.batcher and by_row:
-                work = self.batcher.run(servable, signature, waiting.pop(), timeout)
-            else:
-                # The run ends a little after its client's patience, and only then frees a thread.
-                work = asyncio.get_running_loop().run_in_executor(self.threads, run)
+                return await self.batcher.run(servable, signature, waiting.pop(), timeout)
+            # The run ends a little after its client's patience, and only then frees a thread.
+            work = asyncio.get_running_loop().run_in_executor(self.threads, run)
             return await asyncio.wait_for(work, timeout)
         except TimeoutError:
-            raise _late() from None
+            raise late() from None
         finally:
             self._inside -= 1
             waiting.clear()  # what is given up waits on for its thread, and should take no memory
@@ -110,7 +109,7 @@ class Runner:
             try:
                 return function()
             except TimeoutError:
-                raise _late() from None
+                raise late() from None
         # As a run counts only until it ends, the reply after it always finds its place free.
         self._enter()
         waiting = [function]
@@ -124,7 +123,7 @@ class Runner:
             raise
         except TimeoutError:
             deadline.give_up()
-            raise _late() from None
+            raise late() from None
         finally:
             self._inside -= 1
             waiting.clear()
@@ -135,7 +134,3 @@ class Runner:
                 Code.UNAVAILABLE, f"More than {self.limit} requests at a time; try again later"
             )
         self._inside += 1
-
-
-def _late() -> ServingError:
-    return ServingError(Code.DEADLINE_EXCEEDED, "Deadline exceeded")

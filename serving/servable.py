@@ -121,7 +121,7 @@ class Servable:
         return definition
 
     def check(self, signature: str, inputs: Mapping[str, Any]) -> Arrays:
-        """Inputs with the dtypes of their tensors.
+        """Inputs in the order of the signature.
 
         Args:
             signature: its name.
@@ -138,7 +138,7 @@ class Servable:
             inputs = {**defaults, **inputs}
         if inputs.keys() != expected.keys():
             raise _other_names(set(inputs), set(expected))
-        return {name: expected[name].fitting(name, value) for name, value in inputs.items()}
+        return {name: one.fitting(name, inputs[name]) for name, one in expected.items()}
 
     def run(self, signature: str, inputs: Arrays, timeout: float | None = None) -> Arrays:
         """Runs a signature.
@@ -214,6 +214,7 @@ class _Input:
         self.numpy = None if self.dtype == tf.string else np.dtype(self.dtype.as_numpy_dtype)
         shape = info.tensor_shape
         self.sizes = None if shape.unknown_rank else [dimension.size for dimension in shape.dim]
+        self.fixed = [(axis, size) for axis, size in enumerate(self.sizes or ()) if size != -1]
 
     def fitting(self, name: str, value: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         """The value, if it fits."""
@@ -223,9 +224,7 @@ class _Input:
             raise invalid(f"Expects arg[{name}] to be {self.dtype.name} but {given} is provided")
         if self.sizes is not None and not (
             len(self.sizes) == value.ndim
-            and all(
-                size in (-1, given) for size, given in zip(self.sizes, value.shape, strict=True)
-            )
+            and all(value.shape[axis] == size for axis, size in self.fixed)
         ):
             expected = tf.TensorShape([None if size == -1 else size for size in self.sizes])
             raise invalid(

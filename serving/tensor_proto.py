@@ -56,16 +56,17 @@ def arrays(tensors: Mapping[str, tensor_pb2.TensorProto], deadline: Deadline = N
     """
     left, found = inference.MAX_BYTES, {}
     for name, tensor in tensors.items():
-        sizes = [dimension.size for dimension in tensor.tensor_shape.dim]
-        if tensor.tensor_shape.unknown_rank or (sizes and min(sizes) < 0):
+        shape = tensor.tensor_shape
+        sizes = [dimension.size for dimension in shape.dim]
+        if shape.unknown_rank or (sizes and min(sizes) < 0):
             raise invalid(f"tensor parsing error: {name}")
         kind = _KINDS.get(tensor.dtype)
         # Fewer values than elements are legal, so a few bytes could ask for all memory; and
         # TensorFlow multiplies sizes beside a 0, too, and ends the process when that overflows.
         count = prod([size or 1 for size in sizes])
         left -= count * (kind.bytes if kind else _bytes_of(tensor.dtype))
-        if kind is _STRING and tensor.string_val:  # of which TensorFlow makes copies
-            left -= max(count - len(tensor.string_val), 0) * len(tensor.string_val[-1])
+        if kind is _STRING and (values := tensor.string_val):  # of which TensorFlow makes copies
+            left -= max(count - len(values), 0) * len(values[-1])
         if left < 0:
             raise invalid(
                 f"tensor parsing error: {name} is larger than {inference.MAX_BYTES} bytes"
