@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +103,10 @@ def judge(
         UserError: a rule is of a metric, a task or a slice that there is not.
     """
     own = [record for record in report.records if record["name"] == report.model]
+    if current and current.report:  # models may take what is missing otherwise: see Label.after
+        alike = dict(current.report.digests.items() & report.digests.items())
+        some = [record for record in current.report.records if record["task"] in alike]
+        current = replace(current, report=replace(current.report, records=some))
     verdicts: list[Verdict] = []
     for number, rule in enumerate(rules, 1):
         where = f"bless rule {number}"
@@ -193,8 +197,8 @@ def _no_worse(
     if found is None:
         return Verdict(
             False,
-            f"{begin}, and {current.name} or the model itself has none to compare: leave worse_by "
-            "out for this once",
+            f"{begin}, and {current.name} or the model itself has none of the same labels to "
+            "compare: leave worse_by out for this once",
         )
     worse, interval = found
     before = of_current[0]["metrics"][rule.metric]

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import tensorflow as tf
 from click.testing import CliRunner
@@ -67,6 +69,43 @@ def test_an_export_has_the_figures_of_its_run(
             told = found["slice"], name
             near(found["metrics"][name], value, told)
             near(found["replicates"][name], expected["replicates"][name], told)
+
+
+def test_a_conversion_that_is_missing_without_a_click_is_measured_as_none(
+    several: Path, shop: Path, tmp_path: Path
+) -> None:
+    """Of impressions, by the run and by its export, as in its loss; of other models it is not."""
+    data = shutil.copytree(shop, tmp_path / "transform")
+    for path in (data / "examples").glob("*.tfrecord"):
+        records = [record.numpy() for record in tf.data.TFRecordDataset(str(path))]
+        with tf.io.TFRecordWriter(str(path)) as writer:
+            for record in records:
+                example = tf.train.Example.FromString(record)
+                labels = example.features.feature
+                if labels["label:opened"].float_list.value[0] == 0:
+                    labels["label:bought"].float_list.value[0] = np.nan
+                writer.write(example.SerializeToString())
+    raw = shutil.copytree(shop.parent / "ingest", tmp_path / "ingest")
+    for path in (raw / "examples" / "test").glob("*.parquet"):
+        table = pq.read_table(path)
+        opened, bought = (table[f"label:{name}"].to_pylist() for name in ("opened", "bought"))
+        known = [b if o == [1] else [np.nan] for o, b in zip(opened, bought, strict=True)]
+        place = table.schema.get_field_index("label:bought")
+        field = table.schema.field(place)
+        pq.write_table(table.set_column(place, field, pa.array(known, field.type)), path)
+    run = Run.load(several)
+    model = run.best_model()
+    expected, found = (
+        Evaluator(place, run.features, "test").compare("export", model) for place in (shop, data)
+    )
+    assert found == expected
+    asked = ServedEvaluator(several / "export", data, "test")
+    of_export = measured_export("export", asked, replicates=0).figures()
+    for name, by_task in expected.items():
+        for metric, value in by_task["bought"].items():
+            near(of_export[name]["bought"][metric], value, (name, metric))
+    masked = Features.load(data).with_labels(["opened", "bought"])
+    assert Evaluator(data, masked, "test").compare("export", model) != expected
 
 
 def near(found: Any, expected: Any, told: Any) -> None:

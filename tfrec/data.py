@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -132,7 +132,7 @@ def _parsed(batches: tf.data.Dataset, features: Features, keys: bool) -> tf.data
         values = tf.io.parse_example(examples, spec)
         inputs = pad(features, values)
         _check_ids(features, inputs)
-        labels = {label.name: values[LABEL_PREFIX + label.name] for label in features.labels}
+        labels = task_labels(features, values)
         weights = values[WEIGHT] if features.weighted else tf.ones(tf.shape(examples)[:1])
         if not keys:
             return inputs, labels, weights
@@ -140,6 +140,21 @@ def _parsed(batches: tf.data.Dataset, features: Features, keys: bool) -> tf.data
         return inputs, labels, weights, of_event
 
     return batches.map(parse, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
+
+
+def task_labels(features: Features, values: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+    """Labels by task, for losses and metrics alike.
+
+    Args:
+        features: with the tasks that are wanted.
+        values: (batch,) labels as they are stored, by key.
+    """
+    labels = {label.name: values[LABEL_PREFIX + label.name] for label in features.labels}
+    for label in features.labels:
+        if label.after:
+            none = tf.math.is_nan(labels[label.name]) & (labels[label.after] == 0)
+            labels[label.name] = tf.where(none, 0.0, labels[label.name])
+    return labels
 
 
 def stored_spec(features: Features) -> dict[str, Any]:

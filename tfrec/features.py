@@ -120,10 +120,17 @@ class History:
 
 @dataclass(frozen=True)
 class Label:
-    """A task. Its value is float32; NaN where it is missing."""
+    """A task. Its value is float32; NaN where it is missing.
+
+    Attributes:
+        name: of the label.
+        task: its kind.
+        after: the label without which this one is 0, so that it is not missing where that is 0.
+    """
 
     name: str
     task: Literal["binary", "regression"] = "binary"
+    after: str | None = None
 
 
 @dataclass(frozen=True)
@@ -259,7 +266,11 @@ class Features:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready form, the inverse of `from_dict`."""
-        return {"format": FORMAT, **dataclasses.asdict(self)}
+        values = dataclasses.asdict(self)
+        for label in values["labels"]:
+            if label["after"] is None:  # as in all data sets; runs may know more
+                del label["after"]
+        return {"format": FORMAT, **values}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Features:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import inspect
 import json
@@ -36,13 +37,14 @@ class Run:
 
     Attributes:
         config: the whole configuration.
-        features: those of the data set, with the run's labels only.
+        features: those of the data set, with the run's labels only, as its model takes them.
     """
 
     def __init__(self, directory: str | Path, config: TrainConfig, features: Features) -> None:
         self.directory = Path(directory)
         self.config = config
-        self.features = features
+        labels = find(config.model.id).load().as_tasks(features.labels)
+        self.features = dataclasses.replace(features, labels=labels)
 
     def check(self, overwrite: bool) -> None:
         """Checks that the directory is free, or holds this very run.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import pyarrow.parquet as pq
 import tensorflow as tf
 
 from tfrec.baselines import BATCH_SIZE
-from tfrec.data import load_transform, pad
+from tfrec.data import load_transform, pad, task_labels
 from tfrec.export import newest_version
 from tfrec.features import (
     FILE_NAME,
@@ -61,7 +62,8 @@ class ServedEvaluator(Measuring):
         self.version, self.served = version, Features.load(version / "assets.extra")
         data = Features.load(directory)
         tasks = [label.name for label in self.served.labels]
-        super().__init__(directory, data.with_labels(tasks), split)
+        features = replace(data.with_labels(tasks), labels=self.served.labels)
+        super().__init__(directory, features, split)
         self.files = sorted((directory.parent / "ingest" / "examples" / split).glob("*.parquet"))
         if not self.files:
             raise UserError(
@@ -118,10 +120,8 @@ class ServedEvaluator(Measuring):
         if self.transform:
             raw = from_columns(self.features, columns)
             inputs |= pad(self.features, self.transform.transform_fn(raw))
-        labels = {
-            label.name: tf.constant(_values(batch, LABEL_PREFIX + label.name))
-            for label in self.features.labels
-        }
+        names = [LABEL_PREFIX + label.name for label in self.features.labels]
+        labels = {name: tf.constant(_values(batch, name)) for name in names}
         weights = _values(batch, WEIGHT) if self.features.weighted else np.ones(batch.num_rows)
         keys = {
             name: tf.constant(_values(batch, key))
@@ -129,7 +129,8 @@ class ServedEvaluator(Measuring):
             else tf.fill([batch.num_rows], tf.constant(0, tf.int64) if key == TIME_KEY else b"")
             for name, key in _KEYS.items()
         }
-        return inputs, labels, tf.constant(weights, tf.float32), keys
+        known = task_labels(self.features, labels)
+        return inputs, known, tf.constant(weights, tf.float32), keys
 
     def slices(self, wanted: Sequence[str]) -> Slices:
         self.transform = load_transform(self.directory)  # parts are told by transformed inputs

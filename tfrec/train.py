@@ -182,7 +182,7 @@ def train(
     )
     model = run.best_model()
     if best:
-        compared = evaluator(config, features, "validation").compare(config.model.id, model)
+        compared = evaluator(config, run.features, "validation").compare(config.model.id, model)
         run.add_metrics(validation=compared)
         console.print(f"validation, best at epoch {best.epoch:.2f}", highlight=False)
         console.print(table(compared), highlight=False, soft_wrap=True)

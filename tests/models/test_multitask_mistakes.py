@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import functools
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -14,8 +14,9 @@ from sklearn.metrics import roc_auc_score
 from tests.models.planted import clickbait
 from tests.models.test_harness import FAST, compiled, logits, make
 from tests.support import CLICKS, FEATURES, TASKS, batch, randomise, tensors, training_data
+from tfrec.data import task_labels
+from tfrec.features import Features
 from tfrec.layers.experts import ExpertsDense
-from tfrec.models.base import Model
 from tfrec.models.registry import find
 
 
@@ -121,32 +122,26 @@ def test_esmm_shares_its_embeddings_and_refuses_what_is_no_click_and_conversion(
 
 
 def clicked_only(labels: Any) -> Any:
-    """Conversions are only known where there was a click."""
+    """The mistake: conversions are only known where there was a click."""
     return np.where(labels[:, :1] == 1, labels, np.array([[0.0, np.nan]])).astype(np.float32)
 
 
-def of_known_alone(model: Any) -> Any:
-    """The mistake: what is not known is masked, as of other models, and the rest is learned."""
-    object.__setattr__(model, "task_losses", functools.partial(Model.task_losses, model))
-    return model
-
-
 def test_esmm_knows_that_nothing_follows_where_there_was_no_click() -> None:
-    model = compiled(make("esmm"))
-    randomise(model)
+    """Its labels are read so, for the loss and for metrics; those of other models are not."""
     labels = np.stack([np.arange(16) % 2, np.arange(16) % 4 == 1], axis=1).astype(np.float32)
     labels[4] = labels[5, 1] = np.nan  # of the one nothing is known, of the other the click alone
     missing = labels.copy()
     missing[labels[:, 0] == 0, 1] = np.nan
-    whole, part = (
-        [
-            t.numpy()
-            for t in model.task_losses(*training_data(batch(16), y, features=CLICKS))["buy_loss"]
-        ]
-        for y in (labels, missing)
-    )
-    np.testing.assert_array_equal(part, whole)
-    assert part[1].tolist() == [number not in (4, 5) for number in range(16)]
+    for model, expected in (("esmm", labels), ("mmoe", missing)):
+        tasks = find(model).load().as_tasks(CLICKS.labels)
+        features = dataclasses.replace(CLICKS, labels=tasks)
+        assert Features.from_dict(features.to_dict()) == features
+        stored = dict(zip(("label:click", "label:buy"), map(tf.constant, missing.T), strict=True))
+        read = task_labels(features, stored)
+        np.testing.assert_array_equal(np.stack([read["click"], read["buy"]], axis=1), expected)
+    # Else the same data set would be another one to runs that know it from before.
+    plain = [{"name": name, "task": "binary"} for name in ("click", "buy")]
+    assert list(CLICKS.to_dict()["labels"]) == plain
 
 
 def test_esmm_of_clicks_only_is_another_loss() -> None:
@@ -156,7 +151,7 @@ def test_esmm_of_clicks_only_is_another_loss() -> None:
     found = []
     for of_buying in (labels, clicked_only(labels)):
         data = training_data(batch(16), of_buying, features=CLICKS)
-        of_known_alone(model).reset_metrics()
+        model.reset_metrics()
         scores = logits(model, batch(16))[:, 1]
         losses = np.logaddexp(0, np.where(of_buying[:, 1] == 1, -scores, scores))
         expected = losses[~np.isnan(of_buying[:, 1])].mean()
@@ -172,7 +167,7 @@ def test_esmm_of_clicks_only_is_biased_where_clicks_are_no_sample_of_impressions
 
     def measured(labels: Any) -> tuple[float, float]:
         keras.utils.set_random_seed(1)
-        model = of_known_alone(compiled(make("esmm", planted.features), FAST))
+        model = compiled(make("esmm", planted.features), FAST)
         step = tf.function(model.train_step)
         for start in list(range(0, 4_608, 256)) * 3:
             part = slice(start, start + 256)

@@ -120,6 +120,16 @@ def test_a_served_model_that_cannot_be_asked_is_no_proof(reports: dict[str, Repo
     assert verdict.text.endswith("leave worse_by out for this once")
 
 
+def test_a_served_model_that_was_measured_of_other_labels_is_no_proof(
+    reports: dict[str, Report],
+) -> None:
+    """Where one model takes a missing conversion for none and the other one passes it over."""
+    others = dataclasses.replace(reports["far"], digests={"like": "3000-0"})
+    (verdict,) = judged(reports["near"], {"metric": "auc", "worse_by": 1.0}, current=others)
+    assert not verdict.kept
+    assert "has none of the same labels to compare: leave worse_by out" in verdict.text
+
+
 def test_rules_of_slices(reports: dict[str, Report]) -> None:
     near = reports["near"]
     report = with_parts(

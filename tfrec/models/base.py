@@ -112,6 +112,11 @@ class Model(keras.Model, metaclass=_Complete):
         if hasattr(self._step, "auxiliary"):
             self._step.auxiliary.append((name, losses(), share))
 
+    @classmethod
+    def as_tasks(cls, labels: tuple[Label, ...]) -> tuple[Label, ...]:
+        """A run's labels, with what the model knows of one by another."""
+        return labels
+
     def weigh_tasks(self, config: TaskWeightsConfig) -> None:
         """Gives the losses of several tasks weights; before the model's groups are asked for.
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any, ClassVar
 
 import tensorflow as tf
 import tf_keras as keras
 
 from tfrec.config import Activation, Share, Width, Widths
-from tfrec.features import Features
+from tfrec.features import Features, Label
 from tfrec.layers.embedding import Embeddings, field_vectors
 from tfrec.layers.mlp import MLP
 from tfrec.models.base import SMALL_DATA, Inputs, MultiTaskModel
@@ -62,21 +63,18 @@ class ESMM(MultiTaskModel):
         self.click = MLP(hidden, activation, dropout, batch_norm, output=1)
         self.conversion = MLP(hidden, activation, dropout, batch_norm, output=1)
 
+    @classmethod
+    def as_tasks(cls, labels: tuple[Label, ...]) -> tuple[Label, ...]:
+        """Without a click there is no conversion, whether or not it is known."""
+        click, *others = labels
+        return (click, *(dataclasses.replace(label, after=click.name) for label in others))
+
     def logits(self, inputs: Inputs, training: bool | None) -> dict[str, tf.Tensor]:
         fields = field_vectors(self.embeddings(inputs), inputs, self.features)
         click = tf.cast(self.click(fields, training=training)[:, 0], tf.float32)
         after = tf.cast(self.conversion(fields, training=training)[:, 0], tf.float32)
         both = -tf.reduce_logsumexp(tf.stack([-click, -after, -click - after]), axis=0)
         return dict(zip(self._tasks, (click, both), strict=True))
-
-    def task_losses(
-        self, inputs: Inputs, labels: dict[str, tf.Tensor], weights: tf.Tensor
-    ) -> dict[str, tuple[tf.Tensor, tf.Tensor]]:
-        """As of all models; without a click there is no conversion, whether or not it is known."""
-        click, both = self._tasks
-        none = tf.math.is_nan(labels[both]) & (labels[click] == 0)
-        labels = {**labels, both: tf.where(none, 0.0, labels[both])}
-        return super().task_losses(inputs, labels, weights)
 
     def served(self, logits: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         """`pCTCVR`, `pCTR` and `pCVR` (of a conversion after a click)."""
