@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from pipeline.declaration import Declaration
 from pipeline.progress import advance
 from pipeline.sources import MALFORMED_ROWS, Batch
-from tfrec.features import ITEM_KEY, TIME_KEY, USER_KEY
+from tfrec.features import ENDS_OF_LINES, ITEM_KEY, TIME_KEY, USER_KEY
 from tfrec.strict import UserError
 
 _NUMBER = r"^\s*[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?\s*$"
@@ -33,7 +33,6 @@ _TEXTS = (
 Type = Literal["string", "number", "time"]
 
 REJECTED = "rejected"
-ENDS_OF_LINES = r"[\r\n]+"  # stand for a space in texts: a vocabulary has a line for each value
 MALFORMED = "another number of fields than its header"
 
 

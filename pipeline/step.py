@@ -15,7 +15,7 @@ from pipeline.workspace import ABOUT, About, Workspace, digest_of_files, digest_
 from tfrec.strict import UserError
 
 ROOT = Path(__file__).parents[1]
-DATA_CODE = ("pipeline/*.py", "tfrec/features.py", "tfrec/crosses.py")
+DATA_CODE = ("pipeline/*.py", "tfrec/features.py", "tfrec/crosses.py", "tfrec/keys.py")
 MODEL_CODE = ("tfrec/**/*.py",)
 LIBRARIES = ("apache-beam", "pyarrow", "tensorflow", "tensorflow-transform", "tf-keras", "tfx-bsl")
 

@@ -11,8 +11,8 @@ import tensorflow_transform as tft
 from pipeline.blocks import FeatureDeclaration
 from pipeline.declaration import Declaration
 from pipeline.description import GAPS, packed_fields
-from pipeline.events import ENDS_OF_LINES
 from tfrec.crosses import crossed
+from tfrec.keys import keys_of
 
 Tensors = dict[str, Any]
 
@@ -134,7 +134,7 @@ def _flat(value: Any) -> tf.Tensor:
 
 
 def _token(values: tf.Tensor, feature: FeatureDeclaration) -> tf.Tensor:
-    values = tf.strings.regex_replace(tf.strings.strip(values), ENDS_OF_LINES, " ")
+    values = keys_of(values)
     if feature.fill is None:
         return values
     return tf.where(values == "", str(feature.fill), values)

@@ -145,6 +145,38 @@ def test_seen_and_excluded_items_do_not_come_back(
         assert not np.isin(answer["items"][row], [unwanted, *seen[row][seen[row] != b""]]).any()
 
 
+def spaced(names: Any, end: bytes) -> Any:
+    """As a client may have them."""
+    return np.array([[b" " + name + end if name else name for name in row] for row in names])
+
+
+def test_items_are_named_as_the_events_name_them(
+    runs: dict[str, Path], columns: dict[str, Any], tmp_path: Path
+) -> None:
+    """With space around them, and ends of lines, of which keys have none."""
+    places = catalogue.Places(np.array(["p1", "p 2"], object), tmp_path)
+    found = places(tf.constant([["p\r\n2", "\tp1\n", "p\n\n2 ", "p", "p  2"]]))
+    assert found.numpy().tolist() == [[1, 0, 1, -1, -1]]
+    product = "bought_before_product"
+    for model in ("mf", "both"):
+        recommend = signature(runs[model], "recommend")
+        unwanted = asked(recommend, columns)["items"][:, :1]
+        seen = {**columns, product: spaced(columns[product], b"\r\n")}
+        answers = [
+            asked(recommend, c, k=20, seen=True, exclude=e)["items"].tolist()
+            for c, e in ((columns, unwanted[0]), (seen, spaced(unwanted, b"\n")[0]))
+        ]
+        assert answers[0] == answers[1]
+    rank = signature(runs["wide_deep"], "rank")
+    given = {n: columns[n] for n in rank.structured_input_signature[1] if n != "candidates"}
+    named = np.repeat(unwanted[:1], USERS, axis=0)
+    one, two = (
+        next(iter(rank(**{n: tf.constant(v) for n, v in given.items()}, candidates=c).values()))
+        for c in (tf.constant(named), tf.constant(spaced(named, b"\r\n")))
+    )
+    np.testing.assert_array_equal(one, two)
+
+
 @pytest.mark.parametrize("model", ["mf", "both", "history of the second"])
 def test_seen_items_are_those_of_the_whole_history(
     model: str, runs: dict[str, Path], shop: Path, columns: dict[str, Any], tmp_path: Path

@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from tfrec.data import pad
 from tfrec.features import Column, Features, Table
+from tfrec.keys import keys_of
 from tfrec.parquet import tables
 from tfrec.serving_inputs import MISSING
 from tfrec.strict import UserError
@@ -148,23 +149,30 @@ def named(directory: str | Path, features: Features) -> set[str]:
     return {key for part in tables(directory, "items", [item]) for key in part[item].to_pylist()}
 
 
-def places(keys: Array, directory: Path) -> tf.lookup.StaticHashTable:
-    """Places of raw items among the keys, -1 for others, as a table of a graph.
+class Places(tf.Module):
+    """Where raw items are among the keys, in a graph.
 
     Args:
         keys: (n,) raw items.
         directory: an existing one, for the file that an export takes the items from.
     """
-    path = directory / ITEMS_FILE
-    path.write_text("".join(f"{key}\n" for key in keys), encoding="utf-8")
-    lines = tf.lookup.TextFileInitializer(
-        str(path),
-        tf.string,
-        tf.lookup.TextFileIndex.WHOLE_LINE,
-        tf.int64,
-        tf.lookup.TextFileIndex.LINE_NUMBER,
-    )
-    return tf.lookup.StaticHashTable(lines, default_value=-1)
+
+    def __init__(self, keys: Array, directory: Path) -> None:
+        super().__init__()
+        path = directory / ITEMS_FILE
+        path.write_text("".join(f"{key}\n" for key in keys), encoding="utf-8")
+        lines = tf.lookup.TextFileInitializer(
+            str(path),
+            tf.string,
+            tf.lookup.TextFileIndex.WHOLE_LINE,
+            tf.int64,
+            tf.lookup.TextFileIndex.LINE_NUMBER,
+        )
+        self._table = tf.lookup.StaticHashTable(lines, default_value=-1)
+
+    def __call__(self, items: tf.Tensor) -> tf.Tensor:
+        """Places int64 of raw items as requests name them; -1 for unknown ones."""
+        return self._table.lookup(keys_of(items))
 
 
 def _missing(column: Column, count: int) -> Array:

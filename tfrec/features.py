@@ -31,6 +31,7 @@ USER_KEY = "key:user"
 ITEM_KEY = "key:item"
 TIME_KEY = "key:time"
 
+ENDS_OF_LINES = r"[\r\n]+"  # stand for a space in texts: a vocabulary has a line for each value
 NOW = "now:"
 NO_GAP = 1
 

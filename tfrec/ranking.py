@@ -94,13 +94,13 @@ class CandidateRanker(tf.Module):
         self.features = features
         self.keys = catalogue.load(data, features).keys
         self.ranker = Ranker(features, model, transform, data, self.keys)
-        self.places = catalogue.places(self.keys, place)
+        self.places = catalogue.Places(self.keys, place)
         rank = tf.function(self._rank, autograph=False)
         specs = user_specs(features, CANDIDATES)
         self.rank = rank.get_concrete_function(**specs, **CANDIDATES)
 
     def _rank(self, **inputs: tf.Tensor) -> dict[str, tf.Tensor]:
-        places = self.places.lookup(inputs.pop("candidates"))
+        places = self.places(inputs.pop("candidates"))
         return self.ranker.scores(inputs, places)
 
     def request(self, columns: dict[str, Any]) -> dict[str, Any]:

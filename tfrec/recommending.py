@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import tensorflow as tf
 
-from tfrec.catalogue import Catalogue, places
+from tfrec.catalogue import Catalogue, Places
 from tfrec.features import Column, Feature, Features
 from tfrec.serving_inputs import MISSING, from_columns, request_name, signature_columns
 from tfrec.strict import UserError
@@ -91,7 +91,7 @@ class Retriever(tf.Module):
         self.weights = model.variables
         self.vectors = tf.Variable(model.index(), trainable=False, name="item_vectors")
         self.keys = tf.Variable(catalogue.keys, trainable=False, dtype=tf.string, name="items")
-        self.places = places(catalogue.keys, directory)
+        self.places = Places(catalogue.keys, directory)
         self._seen = [mask.name for mask in seen_features(features)]
 
     def inputs(self, columns: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
@@ -119,9 +119,9 @@ class Retriever(tf.Module):
         inputs = self.inputs(columns)
         wanted = tf.cast(options["exclude_seen"], tf.int64)[:, tf.newaxis]
         # Of a long history the model has the newest events alone.
-        named = [self.places.lookup(tf.strings.strip(items)) + 1 for items in seen]
+        named = [self.places(items) + 1 for items in seen]
         ids = [found * wanted for found in (*named, *(inputs[name] for name in self._seen))]
-        excluded = tf.concat([self.places.lookup(options["exclude"]) + 1, *ids], axis=1)
+        excluded = tf.concat([self.places(options["exclude"]) + 1, *ids], axis=1)
         users = self._model.users(inputs, training=False)
         return self._model.best(users, self.vectors, excluded, k)
 

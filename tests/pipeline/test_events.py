@@ -8,10 +8,12 @@ import apache_beam as beam
 import numpy as np
 import pyarrow as pa
 import pytest
+import tensorflow as tf
 
 from pipeline.declaration import Declaration
 from pipeline.events import ParseEvents
 from tests.pipeline import shop
+from tfrec.keys import keys_of
 from tfrec.strict import UserError
 
 NUMBER = {"kind": "number", "role": "item"}
@@ -310,6 +312,9 @@ def test_keys_are_what_the_transform_reads():
         declaration, {"user": [" u", "u\t"], "item": ["a\r\nb ", "\na b"], "rating": [5] * 2}
     )
     assert (events["user"], events["item"]) == (["u", "u"], ["a b", "a b"])
+    texts = ["a\n\r\nb", "\v a\f", "\u00a0a\u2028", "a\n \nb", "a  b", "\tÄ\r"]
+    events, _ = parse(declaration, {"user": texts, "item": texts, "rating": [5] * len(texts)})
+    assert events["item"] == [key.decode() for key in keys_of(tf.constant(texts)).numpy()]
 
 
 def test_a_row_is_rejected_once():
