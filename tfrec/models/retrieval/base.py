@@ -7,7 +7,7 @@ from typing import Any
 import tensorflow as tf
 
 from tfrec.config import ItemLossConfig
-from tfrec.features import Feature, Features
+from tfrec.features import Feature, Features, Table
 from tfrec.item_losses import item_loss
 from tfrec.layers.items import Items
 from tfrec.models.base import Inputs, Model
@@ -73,6 +73,16 @@ class RetrievalModel(Model):
         if not self.features.user_id:
             raise ValueError("needs the user's id: a category of the column named in `user`")
         return self.features.user_id
+
+    @property
+    def id_tables(self) -> dict[str, Table]:
+        """Of the ids of the `user` and of the `item`.
+
+        Raises:
+            ValueError: the features have no id of the user.
+        """
+        ids = {"user": self.features.feature(self.user_id), "item": self.item_id}
+        return {side: self.features.table(feature.table) for side, feature in ids.items()}
 
     @property
     def all_ids(self) -> tf.Tensor:

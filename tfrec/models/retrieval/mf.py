@@ -49,8 +49,7 @@ class MF(RetrievalModel):
         stddev: float = 0.1,
     ) -> None:
         super().__init__(features)
-        user, item = features.feature(self.user_id), self.item_id
-        tables = {"user": features.table(user.table), "item": features.table(item.table)}
+        tables = self.id_tables
         self.vectors = {name: Embedding(t.size, dim, stddev, t.oov) for name, t in tables.items()}
         self.biases = {name: Embedding(t.size, 1, 0.0) for name, t in tables.items() if biases}
         self.normalise = normalise

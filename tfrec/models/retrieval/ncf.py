@@ -54,12 +54,10 @@ class NCF(RetrievalModel):
     ) -> None:
         super().__init__(features)
         first, *others = hidden
-        user, item = features.feature(self.user_id), self.item_id
         parts = ("mlp", "gmf") if gmf else ("mlp",)
-        tables = {"user": features.table(user.table), "item": features.table(item.table)}
         self.vectors: dict[str, dict[str, Embedding]] = {
             side: {part: Embedding(t.size, dim, stddev, t.oov) for part in parts}
-            for side, t in tables.items()
+            for side, t in self.id_tables.items()
         }
         self.first = {
             "user": keras.layers.Dense(first, kernel_initializer="he_normal"),
