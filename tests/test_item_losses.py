@@ -76,6 +76,27 @@ def test_equals_its_formula_over_the_real_negatives(kind: str) -> None:
         assert losses[row] == pytest.approx(expected, rel=1e-4)
 
 
+@pytest.mark.parametrize("hard", [None, 2])
+@pytest.mark.parametrize("kind", FORMULAS)
+def test_a_target_without_real_negatives_is_compared_with_nothing(
+    kind: str, hard: int | None
+) -> None:
+    """All of them are the target itself: what is left is its own part, where a loss has one."""
+    options, formula = FORMULAS[kind]
+    config = ItemLossConfig(kind=kind, negatives=3, hard_negatives=hard, **options)
+    scores = [tf.Variable([0.3, -2.0]), tf.Variable([[1.5, -0.2, 40.0]] * 2)]
+    real = tf.constant([[True, False, True], [False] * 3])
+    with tf.GradientTape() as tape:
+        losses = item_loss(config, *scores, real, ITEMS)
+    own = formula(-2.0, np.zeros(0)) if kind in ("bce", "gbce") else 0.0
+    assert losses[1].numpy() == pytest.approx(own, rel=1e-4)
+    positive, negative = (gradient.numpy() for gradient in tape.gradient(losses, scores))
+    assert np.isfinite(positive).all()
+    assert np.isfinite(negative).all()
+    assert (negative[1] == 0).all()
+    assert positive[1] == 0 or own
+
+
 @pytest.mark.parametrize("kind", FORMULAS)
 def test_a_better_target_and_worse_negatives_cost_less(kind: str) -> None:
     config = ItemLossConfig(kind=kind, negatives=3)

@@ -93,6 +93,7 @@ def bpr_max(
     share = _softmax(negative, real)
     won = tf.reduce_sum(share * tf.sigmoid(positive[:, tf.newaxis] - negative), axis=1)
     size = tf.reduce_sum(share * tf.square(negative), axis=1)
+    won = tf.where(tf.reduce_any(real, axis=1), won, 1.0)  # from nothing, the target wins
     return -tf.math.log(won + 1e-24) + regularisation * size
 
 
