@@ -314,6 +314,14 @@ def test_given_candidates(
     for name, value in of_candidates(events, others, 3).items():
         assert found[name] == pytest.approx(value), name
 
+    users = len(chosen)
+    told = f"; {users} of the {10 * users} given candidates are unknown items and left out"
+    report = TopKEvaluator(shop, features, "test", TopKConfig(**config)).report("mf", model)
+    assert report.text().startswith(f"test, {users} users{told}\n")
+    file.write_text("".join(f"{user} {' '.join(c)}\n" for user, c in chosen.items()))
+    known = TopKEvaluator(shop, features, "test", TopKConfig(**config))
+    assert known.about() == f"test, {users} users"
+
     missing, *rest = chosen
     file.write_text("".join(f"{user} {' '.join(chosen[user])}\n" for user in rest))
     with pytest.raises(UserError, match=f"has no line of user '{missing}'"):

@@ -41,6 +41,7 @@ def test_learns_and_reports(finished: tuple[Path, str]) -> None:
         "row_sparse_adam",
         "parameters",
         "memory: tables",
+        "measured on validation, ",
         "examples/s",
         "loss",
         "auc",

@@ -167,6 +167,9 @@ class Sampled:
 
     They are drawn by the user's key and nothing else: the same ones in every run.
 
+    Attributes:
+        left_out: says how many given ones the data set does not know; "" if it knows all.
+
     Args:
         config: how they are chosen.
         catalogue: of all items.
@@ -187,7 +190,7 @@ class Sampled:
         taken: Sequence[Array],
     ) -> None:
         self.config, self.users, self.taken = config, users, taken
-        self.given = _given(config.file, ids, users) if config.file else {}
+        self.given, self.left_out = _given(config.file, ids, users) if config.file else ({}, "")
         popular = config.candidates == "popularity"
         self.weights = catalogue.counts if popular else np.ones(len(catalogue.keys))
 
@@ -209,7 +212,8 @@ class Sampled:
         return 1 + np.argsort(times)[:wanted]
 
 
-def _given(path: str, ids: Mapping[str, int], users: Sequence[str]) -> dict[str, Array]:
+def _given(path: str, ids: Mapping[str, int], users: Sequence[str]) -> tuple[dict[str, Array], str]:
+    """Ids by user, and what is told of those that have none."""
     lines: dict[str, str] = {}
     try:
         with Path(path).open(encoding="utf-8") as file:
@@ -223,15 +227,19 @@ def _given(path: str, ids: Mapping[str, int], users: Sequence[str]) -> dict[str,
             f"top_k.file {path} cannot be read ({error}); it has a line per user: the user, then "
             "items, separated by blanks"
         ) from None
-    given = {}
+    given, named = {}, 0
     for user in users:
         if user not in lines:
             raise UserError(f"top_k.file {path} has no line of user {user!r}")
-        known = [ids[item] for item in lines[user].split() if item in ids]
+        beside = lines[user].split()
+        known = [ids[item] for item in beside if item in ids]
         if not known:  # the target would be the first of one
             raise UserError(
                 f"top_k.file {path} names no item that the data set knows beside user {user!r}; "
                 "it takes items as the events call them"
             )
         given[user] = np.array(known, np.int64)
-    return given
+        named += len(beside)
+    unknown = named - sum(map(len, given.values()))
+    told = f"{unknown:,} of the {named:,} given candidates are unknown items and left out"
+    return given, told if unknown else ""

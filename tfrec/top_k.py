@@ -240,7 +240,9 @@ class TopKEvaluator:
 
     def about(self) -> str:
         """What has been measured."""
-        return f"{self.split}, {len(self.users):,} users"
+        told = f"{self.split}, {len(self.users):,} users"
+        left_out = self.sampled.left_out if self.sampled else ""
+        return f"{told}; {left_out}" if left_out else told
 
     def _ranking(self, scorer: Callable[[Inputs, tf.Tensor], tf.Tensor]) -> Any:
         """A function of inputs, index, ids of targets, and ids to exclude or to stand beside them.

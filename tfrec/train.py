@@ -154,7 +154,7 @@ def train(
     trainer = Trainer(run, console, devices, watch)
     if chief:  # the model could be built: from here on there is a run
         run.start(overwrite)
-    console.print(trainer.describe(), highlight=False)
+    console.print(trainer.describe(), highlight=False, soft_wrap=True)
     step = None if overwrite else trainer.resume()
     if step is not None:
         console.print(f"going on from step {step}", highlight=False)

@@ -136,9 +136,12 @@ class Trainer:
         return [Validation(**values) for values in self.position.history]
 
     def describe(self) -> str:
-        """The model, its parameters, and what they take of memory."""
+        """The model, its parameters, what they take of memory, and what it is measured on."""
         title = f"model {self.config.model.id} on {self.run.features.name}"
-        return f"{title}\n{description(self.groups, self.config.optimizers, self.optimizer)}"
+        parts = [title, description(self.groups, self.config.optimizers, self.optimizer)]
+        if self.evaluator:
+            parts.append(f"measured on {self.evaluator.about()}")
+        return "\n".join(parts)
 
     def resume(self) -> int | None:
         """Goes to the newest checkpoint that can be read; None where there is none.
