@@ -351,6 +351,28 @@ def test_runs_that_call_items_by_other_names_are_refused(
     assert not (tmp_path / "out" / "1").exists()
 
 
+@pytest.mark.parametrize(
+    ("changed", "kind"),
+    [
+        ({"history": "bought_before"}, "a history of int64 in .*mf"),
+        ({"dtype": "string"}, "one string in .*mf"),
+    ],
+)
+def test_runs_that_take_a_column_as_two_kinds_are_refused(
+    changed: dict[str, Any], kind: str, runs: dict[str, Path], tmp_path: Path
+) -> None:
+    """A request has one value of the name, which would suit one of them."""
+    first = Run.load(runs["mf"])
+    columns = [
+        dataclasses.replace(column, **changed) if column.name == "at" else column
+        for column in first.features.columns
+    ]
+    first.features = dataclasses.replace(first.features, columns=tuple(columns))
+    with pytest.raises(UserError, match=f"'at' is {kind} and one int64 in .*deep; rename"):
+        export_two_stages(first, Run.load(runs["wide_deep"]), tmp_path / "out")
+    assert not (tmp_path / "out" / "1").exists()
+
+
 def test_without_labels_every_event_is_positive(shop: Path, tmp_path: Path) -> None:
     values = {"data": str(shop), "model": {"id": "mf"}, "epochs": 1, "batch_size": 64, "labels": []}
     train(values, tmp_path / "run", export=False)

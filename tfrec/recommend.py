@@ -38,8 +38,8 @@ def export_two_stages(
         The version's directory.
 
     Raises:
-        UserError: a run is of the wrong kind, the two call the same column by different types or
-            all items by other names, or the data set of one is no longer there.
+        UserError: a run is of the wrong kind, the two take a column of one name as two kinds or
+            call all items by other names, or the data set of one is no longer there.
     """
     from tfrec import demo
     from tfrec.export import check_data, next_version, save

@@ -43,11 +43,15 @@ class TwoStages(tf.Module):
         place: a directory for files that saving copies.
 
     Raises:
-        UserError: the runs call the same column by different types, or all items by other names.
+        UserError: a column that both runs take is of two types, or one value in the one and a
+            history in the other; or the runs call all items by other names.
     """
 
     def __init__(self, retrieval: Run, ranking: Run, candidates: int, place: Path) -> None:
         super().__init__()
+        self._runs = retrieval, ranking
+        self.specs = [user_specs(run.features) for run in self._runs]
+        self._check_columns()
         data = Path(retrieval.config.data)
         items = catalogue.load(data, retrieval.features)
         if catalogue.named(ranking.config.data, ranking.features).isdisjoint(items.keys):
@@ -57,7 +61,6 @@ class TwoStages(tf.Module):
             )
         model: Any = retrieval.best_model()
         self.retriever = Retriever(retrieval.features, model, load_transform(data), items, place)
-        self._runs = retrieval, ranking
         self._candidates = min(candidates, len(items.keys))
         self._ranking, self._model = ranking.features, ranking.best_model()
         self.transform = load_transform(ranking.config.data)
@@ -66,13 +69,8 @@ class TwoStages(tf.Module):
         )
         logits = {label.name: tf.zeros([1]) for label in ranking.features.labels}
         self.ranked_by = next(iter(self._model.served(logits)))
-        self.specs = [user_specs(features) for features in (retrieval.features, ranking.features)]
         both = [seen_columns(features) for features in (retrieval.features, ranking.features)]
         self._seen = list(dict.fromkeys(name for names in both for name in names))
-        for name in self.specs[0].keys() & self.specs[1].keys():
-            one, two = (specs[name].dtype.name for specs in self.specs)
-            if one != two:
-                raise UserError(f"column {name!r} is {one} in one run and {two} in the other")
         specs = {**self.specs[0], **self.specs[1], **OPTIONS}
         self.recommend = tf.function(self._recommend, autograph=False).get_concrete_function(
             **specs
@@ -82,6 +80,18 @@ class TwoStages(tf.Module):
             explain = tf.function(self._explain, autograph=False)
             named = signature_columns(ranking.features)
             self.functions["explain"] = explain.get_concrete_function(**named)
+
+    def _check_columns(self) -> None:
+        """Checks that a column that both runs take is the same to both."""
+        first, second = self.specs
+        for name in [name for name in first if name in second]:
+            one, two = first[name], second[name]
+            if (one.dtype, one.shape.rank) != (two.dtype, two.shape.rank):
+                places = [run.directory for run in self._runs]
+                raise UserError(
+                    f"column {name!r} is {_told(one)} in {places[0]} and {_told(two)} in "
+                    f"{places[1]}; rename it in the declaration of one and train that run again"
+                )
 
     def _recommend(self, **inputs: tf.Tensor) -> dict[str, tf.Tensor]:
         columns, options = split_options(inputs)
@@ -116,3 +126,8 @@ class TwoStages(tf.Module):
             yield prediction_log(name, "recommend", self.recommend, request)
             if "explain" in self.functions:  # of the ranking run
                 yield prediction_log(name, "explain", self.functions["explain"], named[1])
+
+
+def _told(spec: tf.TensorSpec) -> str:
+    """What a request has to have there."""
+    return f"a history of {spec.dtype.name}" if spec.shape.rank == 2 else f"one {spec.dtype.name}"
