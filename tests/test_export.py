@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -19,7 +20,7 @@ from serving.replay import replay
 from tests.models.cases import CASES
 from tests.support import randomise
 from tfrec.data import evaluation_batches
-from tfrec.export import export
+from tfrec.export import export, next_version
 from tfrec.features import Column, Features
 from tfrec.models.registry import ENTRIES
 from tfrec.runs import Run, resolve
@@ -320,3 +321,28 @@ def test_versions_count_up(exports: Any) -> None:
     run, built = exports["lr"]
     assert export(run, built).name == "2"
     assert sorted(p.name for p in run.export_directory.iterdir()) == ["1", "2"]
+
+
+def test_what_an_export_left_that_was_killed_is_removed_by_the_next_one(tmp_path: Path) -> None:
+    """Unless it is still at work, or on another machine, of which nothing can be told."""
+    script = (
+        "import pathlib, sys; from tfrec.export import next_version\n"
+        "with next_version(pathlib.Path(sys.argv[1])) as (place, version):\n"
+        "    (place / 'half').write_text('')\n"
+        "    print(place, flush=True); sys.stdin.read()"
+    )
+    others = [".1.elsewhere.abcd1234", f".1.{socket.gethostname()}", ".notes", "1"]
+    for name in others:
+        (tmp_path / name).mkdir()
+    command = [sys.executable, "-c", script, str(tmp_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as killed:
+        assert killed.stdout
+        left = Path(killed.stdout.readline().decode().strip())
+        with next_version(tmp_path):
+            assert (left / "half").exists()
+        killed.kill()
+    assert left.exists()
+    with next_version(tmp_path) as (place, _), next_version(tmp_path):
+        assert place.exists()
+        assert not left.exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*others, "2", "3"])

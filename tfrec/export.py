@@ -11,11 +11,14 @@ Signatures, without labels; the first two give the served value of every task by
 
 from __future__ import annotations
 
+import fcntl
 import os
+import re
 import shutil
+import socket
 import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -80,16 +83,41 @@ def check_data(run: Run) -> None:
 
 @contextmanager
 def next_version(base: Path) -> Iterator[tuple[Path, Path]]:
-    """A directory in the making, and the numbered one that it becomes when the body succeeds."""
+    """A directory in the making, and the numbered one that it becomes when the body succeeds.
+
+    What exports have left that were killed on this machine is removed.
+    """
     base.mkdir(parents=True, exist_ok=True)
-    number = 1 + max((int(p.name) for p in base.iterdir() if p.name.isdigit()), default=0)
-    place = Path(tempfile.mkdtemp(prefix=f".{number}.", dir=base))
-    place.chmod(0o755)
+    with _writing(base):
+        number = 1 + max((int(p.name) for p in base.iterdir() if p.name.isdigit()), default=0)
+        place = Path(tempfile.mkdtemp(prefix=f".{number}.{socket.gethostname()}.", dir=base))
+        place.chmod(0o755)
+        try:
+            yield place, base / str(number)
+            place.rename(base / str(number))
+        finally:
+            shutil.rmtree(place, ignore_errors=True)
+
+
+@contextmanager
+def _writing(base: Path) -> Iterator[None]:
+    """Tells others that something is in the making there, and removes what is not any more.
+
+    A directory's lock ends with its process, and is told on its own machine alone, so that
+    directories in the making have the machine's name.
+    """
+    folder = os.open(base, os.O_RDONLY)
     try:
-        yield place, base / str(number)
-        place.rename(base / str(number))
+        with suppress(OSError):  # others are at work, or the file system knows no locks
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            left = re.compile(rf"\.\d+\.{re.escape(socket.gethostname())}\.\w+")
+            for path in [path for path in base.iterdir() if left.fullmatch(path.name)]:
+                shutil.rmtree(path, ignore_errors=True)
+        with suppress(OSError):
+            fcntl.flock(folder, fcntl.LOCK_SH)
+        yield
     finally:
-        shutil.rmtree(place, ignore_errors=True)
+        os.close(folder)
 
 
 def newest_version(base: Path) -> Path | None:
