@@ -114,15 +114,13 @@ class Slices:
         return {name: values.numpy() for name, values in next(iter(batches))[0].items()}
 
     def _by_count(self, name: str, value: str | None) -> tuple[list[str], _Member]:
-        key, raw, counts = COUNTS[name], Counter[str](), Counter[str]()
+        key, counts = COUNTS[name], Counter[str]()
         for users, items in interactions(self.directory, ("train",)):
-            raw.update(users if key == "user" else items)
-        for text, count in raw.items():
-            counts[text.strip()] += count
+            counts.update(users if key == "user" else items)
         ranges = _ranges(name, value, {_shown(*pair): pair for pair in _POWERS})
 
         def member(inputs: dict[str, Any], keys: dict[str, Any]) -> Array:
-            found = [counts[k.decode().strip()] for k in keys[key].numpy()]
+            found = [counts[k.decode()] for k in keys[key].numpy()]
             return _within(np.array(found), ranges.values())
 
         return list(ranges), member

@@ -113,7 +113,7 @@ class TopKEvaluator:
         taken: list[set[int]] = [set() for _ in self.users]
         for users, items in interactions(self.directory, splits):
             for user, item in zip(users, items, strict=True):
-                number, known = numbers.get(user), self._ids.get(item.strip())
+                number, known = numbers.get(user), self._ids.get(item)
                 if number is not None and known is not None:
                     taken[number].add(known)
         return [np.array(sorted(ids), np.int64) for ids in taken]
