@@ -204,7 +204,10 @@ class Batcher:
             part = {name: value[start : start + rows] for name, value in inputs.items()}
             length = min(rows, size - start)
             parts.append(self._run(servable, signature, part, length, deadline))
-        return asyncio.ensure_future(_joined(parts))
+        joined = asyncio.ensure_future(_joined(parts))
+        # If one fails, nobody waits for the others; nor if it is given up before it has begun.
+        joined.add_done_callback(lambda _: [part.cancel() for part in parts])
+        return joined
 
     def _run(
         self, servable: Servable, signature: str, inputs: Arrays, size: int, deadline: float | None
@@ -346,12 +349,8 @@ def _expire(future: asyncio.Future[Arrays]) -> None:
 
 
 async def _joined(parts: list[asyncio.Future[Arrays]]) -> Arrays:
-    """Outputs of the parts of a request; if one fails, nobody waits for the others."""
-    try:
-        found = await asyncio.gather(*parts)
-    finally:
-        for part in parts:
-            part.cancel()
+    """Outputs of the parts of a request."""
+    found = await asyncio.gather(*parts)
     return {name: merged([one[name] for one in found]) for name in found[0]}
 
 

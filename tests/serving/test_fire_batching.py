@@ -175,6 +175,29 @@ def test_a_large_request_is_split_if_there_is_room_for_all_of_it() -> None:
     assert last["sum"] == [6, 7]
 
 
+@pytest.mark.parametrize("timeout", [None, 0])
+def test_a_large_request_that_is_given_up_at_once_is_not_run(timeout: float | None) -> None:
+    async def ask() -> None:
+        logged: list[Any] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: logged.append(context))
+        model = Model(held=True)
+        batcher = Batcher(BatchingParameters(8, 0, 5, 1, (), False, 2))
+        first = batcher.run(model, "s", rows([1]))
+        await begun(model)
+        leaving = batcher.run(model, "s", rows([1], [2], [3], [4], [5]), timeout)
+        leaving.cancel()
+        await asyncio.wait([leaving])
+        last = batcher.run(model, "s", rows([6]))
+        model.go.set()
+        await asyncio.gather(first, last)
+        del leaving
+        gc.collect()
+        assert model.rows == [1, 1]
+        assert not logged  # no "exception was never retrieved"
+
+    asyncio.run(ask())
+
+
 def test_a_full_queue_says_so_at_once_and_room_comes_back() -> None:
     async def ask() -> None:
         model = Model(held=True)
