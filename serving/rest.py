@@ -142,6 +142,8 @@ class _Api:
         try:
             await response.prepare(request)
             await response.write_eof()
+        except ConnectionError:  # the client has hung up, which aiohttp would log with a traceback
+            pass
         finally:
             patience.cancel()
         return response

@@ -158,6 +158,25 @@ def test_who_hangs_up_leaves_the_queue(models: Models, tmp_path: Path) -> None:
         (tmp_path / "end").touch()
 
 
+def test_who_hangs_up_before_the_answer_does_not_fill_the_log(
+    models: Models, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def ask() -> bytes:
+        async with serving(models, 30, 30) as (port, _):
+            for sent in (b"GET /v1/models/model HTTP/1.1\r\nHost: a\r\n\r\n", whole(b"{")):
+                with socket.create_connection(("127.0.0.1", port)) as connection:
+                    connection.sendall(sent)
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(whole(BODY))
+            try:
+                return await asyncio.wait_for(reader.readuntil(b"}"), 10)
+            finally:
+                writer.close()
+
+    assert asyncio.run(ask()).startswith(b"HTTP/1.1 200")
+    assert not caplog.records
+
+
 def test_all_bodies_together_are_bounded(models: Models, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(inference, "MAX_TOGETHER", 100)
 
