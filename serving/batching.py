@@ -130,7 +130,7 @@ class _Batch:
         size = self.size + task.size
         if not self.tasks or size > rows:
             return size <= rows
-        return size * _most(self._wider(task)) <= MAX_PADDED
+        return size * max(map(math.prod, self._wider(task))) <= MAX_PADDED
 
     def add(self, task: _Task) -> None:
         """Takes a task."""
@@ -330,11 +330,6 @@ class Batcher:
 
 def _shapes(inputs: Arrays) -> Shapes:
     return [value.shape[1:] for value in inputs.values()]
-
-
-def _most(shapes: Shapes) -> int:
-    """Values of an input in a row."""
-    return max(map(math.prod, shapes))
 
 
 def _full() -> ServingError:
