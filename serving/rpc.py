@@ -57,6 +57,7 @@ def server(
         timeout: seconds before a prediction ends with DEADLINE_EXCEEDED, if not its client's.
         arguments: of gRPC's core; they do not change the limits.
     """
+    logging.getLogger("grpc._cython.cygrpc").addFilter(_is_ours)
     result = grpc.aio.server(
         # Those that wait or run, and as many whose messages are still on their way.
         maximum_concurrent_rpcs=2 * requests.runner.limit,
@@ -78,6 +79,12 @@ def server(
     names = [*_SERVICES, reflection.SERVICE_NAME]
     reflection.enable_server_reflection(names, result)
     return Server(result, services), health
+
+
+def _is_ours(record: logging.LogRecord) -> bool:
+    """Not of a client that gives up just as it is told of an error."""
+    kind = record.exc_info[0] if record.exc_info else None
+    return kind is None or kind.__name__ != "ExecuteBatchError"
 
 
 class Server:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import grpc
 import numpy as np
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
+from grpc._cython import cygrpc
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
 from serving import inference, rest, rpc
@@ -137,3 +139,21 @@ def test_every_code_has_its_http_status(
     assert post(requests, 30, {"instances": [1.0]}) == expected
     request = predict_request({"x": np.ones(1, np.float32)})
     assert predict(requests, request) == [(code, "of the model")]
+
+
+def test_who_gives_up_while_an_error_is_told_does_not_fill_the_log(
+    requests: Requests, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of that moment gRPC knows only that its own operation failed."""
+
+    async def start() -> None:
+        rpc.server(requests, 30)
+
+    asyncio.run(start())
+    log = logging.getLogger("grpc._cython.cygrpc")
+    for error in (cygrpc.ExecuteBatchError(), ValueError("told")):
+        try:
+            raise error
+        except Exception:
+            log.exception("raised by a method")
+    assert [record.exc_info[0] for record in caplog.records if record.exc_info] == [ValueError]
