@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import logging
-import sys
 from pathlib import Path
 
 import click
 
-from tfrec.cli import command, quiet_import
+from tfrec.cli import command, process, quiet_import
 from tfrec.strict import UserError
 
 STEP = click.Choice(
@@ -156,4 +155,4 @@ def show(output: Path | None) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    process(main)
