@@ -146,17 +146,13 @@ def test_seen_and_excluded_items_do_not_come_back(
 
 
 def spaced(names: Any, end: bytes) -> Any:
-    """As a client may have them."""
     return np.array([[b" " + name + end if name else name for name in row] for row in names])
 
 
 def test_items_are_named_as_the_events_name_them(
-    runs: dict[str, Path], columns: dict[str, Any], tmp_path: Path
+    runs: dict[str, Path], columns: dict[str, Any]
 ) -> None:
     """With space around them, and ends of lines, of which keys have none."""
-    places = catalogue.Places(np.array(["p1", "p 2"], object), tmp_path)
-    found = places(tf.constant([["p\r\n2", "\tp1\n", "p\n\n2 ", "p", "p  2"]]))
-    assert found.numpy().tolist() == [[1, 0, 1, -1, -1]]
     product = "bought_before_product"
     for model in ("mf", "both"):
         recommend = signature(runs[model], "recommend")

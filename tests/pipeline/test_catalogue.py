@@ -106,3 +106,10 @@ def test_damaged_files_are_named(data_set, name: str, damage: str, tmp_path: Pat
     with pytest.raises(UserError, match=r"^[^\n]*make (the data set|it) again$") as caught:
         catalogue.load(tmp_path / "out", data_set.features)
     assert str(tmp_path / "out") in str(caught.value)
+
+
+def test_items_are_found_as_the_events_name_them(tmp_path: Path):
+    """With space around them, and ends of lines, of which keys have none."""
+    places = catalogue.Places(np.array(["p1", "p 2"], object), tmp_path)
+    found = places(tf.constant([["p\r\n2", "\tp1\n", "p\n\n2 ", "p", "p  2"]]))
+    assert found.numpy().tolist() == [[1, 0, 1, -1, -1]]
