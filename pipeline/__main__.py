@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
+import sys
 from pathlib import Path
 
 import click
 
-from tfrec.cli import command, process, quiet_import
+from tfrec.cli import command, quiet_import
 from tfrec.strict import UserError
 
 STEP = click.Choice(
@@ -155,4 +156,4 @@ def show(output: Path | None) -> None:
 
 
 if __name__ == "__main__":
-    process(main)
+    sys.exit(main())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import functools
 import os
 import pickle
 import re
@@ -51,7 +50,6 @@ def run_graph(
         UserError: what a step has raised, without the name of the step that Beam adds; or a worker
             process has ended.
     """
-    _channel()
     shared = Shared(options, place)
     kept: dict[str, str] = {}
 
@@ -72,16 +70,6 @@ def run_graph(
         return {name: _load(path) for name, path in kept.items() if tf.io.gfile.exists(path)}
     finally:
         shared.clear()
-
-
-@functools.cache
-def _channel() -> grpc.Channel:
-    """To nowhere, and never closed: gRPC does not take down its poller while there is one.
-
-    It does so when a runner lets go of its last server, and where that is late its threads still
-    poll: they log errors then, or end the process.
-    """
-    return grpc.insecure_channel("localhost:0")
 
 
 def _of_step(error: Exception, place: Path) -> Exception:

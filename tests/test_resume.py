@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import random
 import re
-import resource
 import shutil
 import signal
 import subprocess
@@ -19,6 +18,7 @@ import pytest
 import tensorflow as tf
 from click.testing import CliRunner
 
+from tests.full_disk import on_full_disk
 from tfrec import train
 
 SETTINGS = (
@@ -33,8 +33,8 @@ def command(shop: Path, output: Path, *extra: str) -> list[str]:
     return [sys.executable, "-m", "tfrec.train", *base, *sets]
 
 
-def run(shop: Path, output: Path, *extra: str, **kwargs: Any) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command(shop, output, *extra), capture_output=True, text=True, **kwargs)
+def run(shop: Path, output: Path, *extra: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command(shop, output, *extra), capture_output=True, text=True)
 
 
 def weights(output: Path) -> dict[str, Any]:
@@ -139,17 +139,13 @@ def test_damaged_newest_checkpoint_falls_back_with_a_warning(
 
 
 def test_full_disk_loses_nothing_older(shop: Path, nearly_done: Path, uninterrupted: Path) -> None:
-    """A limit on the size of files stands in for a full disk."""
     last = nearly_done / "checkpoints" / "last"
     newest = max(last.glob("*.index"), key=_step)
     for path in last.glob(f"{newest.stem}.*"):
         path.unlink()
     kept = {p.name: p.read_bytes() for p in last.glob("ckpt-*")}
-
-    def limit() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (8_000, 8_000))
-
-    failed = run(shop, nearly_done, preexec_fn=limit)
+    limited = on_full_disk(command(shop, nearly_done), 8_000)
+    failed = subprocess.run(limited, capture_output=True, text=True)
     assert failed.returncode == 1
     assert "could not be written" in failed.stderr
     assert "Traceback" not in failed.stderr

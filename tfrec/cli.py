@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import functools
 import os
@@ -32,23 +31,6 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
             raise click.ClickException(what) from None
 
     return wrapper
-
-
-def process(main: click.Command) -> None:
-    """Runs a command as a whole process, which ends with it.
-
-    Exit handlers run, but not what Python and C++ take down behind them: threads of gRPC that still
-    poll then may end the process by a signal, after all its work.
-    """
-    try:
-        main()
-    except SystemExit as end:
-        if isinstance(end.code, str):
-            raise
-        atexit._run_exitfuncs()
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(end.code or 0)
 
 
 @contextlib.contextmanager

@@ -8,7 +8,6 @@ import errno
 import json
 import os
 import re
-import resource
 import shutil
 import subprocess
 import sys
@@ -32,6 +31,7 @@ from pipeline.graph import run_graph
 from pipeline.run import run
 from pipeline.sources import head
 from pipeline.workspace import RECORD, Workspace
+from tests.full_disk import on_full_disk
 from tests.pipeline import shop
 from tfrec.strict import UserError
 
@@ -73,15 +73,10 @@ def test_a_run_that_is_killed(config: Path, tmp_path: Path) -> None:
 
 
 def test_a_disk_that_is_full(config: Path, tmp_path: Path) -> None:
-    """As the limit on a file's size, which a write fails at in the same way; the record's too."""
-
-    def limited() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (300, 300))
-
+    """The record cannot be written either."""
     output = tmp_path / "out"
-    failed = subprocess.run(
-        command(config, output, "ingest"), capture_output=True, text=True, preexec_fn=limited
-    )
+    limited = on_full_disk(command(config, output, "ingest"), 300)
+    failed = subprocess.run(limited, capture_output=True, text=True)
     assert failed.returncode == 1
     assert failed.stderr == f"Error: {output} cannot be written: File too large\n"
     assert not output.exists()

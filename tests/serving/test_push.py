@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import resource
 import shutil
 import subprocess
 import sys
@@ -16,6 +15,7 @@ from click.testing import CliRunner, Result
 
 from serving.model import Model
 from serving.push import LOCK, PushError, main, push
+from tests.full_disk import on_full_disk
 from tests.serving.saved_models import logged, predict_request, write_warm_up
 
 X = np.array([2, 4], np.float32)
@@ -184,13 +184,8 @@ def test_what_the_pipeline_has_not_blessed(
 
 
 def test_a_disk_that_is_full(export: Path, served: Path) -> None:
-    """As the limit on a file's size, which a write fails at in the same way."""
-
-    def limited() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (500, 500))
-
     command = [sys.executable, "-m", "serving.push", "--export", str(export), "--to", str(served)]
-    done = subprocess.run(command, capture_output=True, text=True, preexec_fn=limited)
+    done = subprocess.run(on_full_disk(command, 500), capture_output=True, text=True)
     assert done.returncode == 1
     assert done.stderr == f"Error: {served}: File too large; what {served} serves is as it was\n"
     assert names(served) == []
