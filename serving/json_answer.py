@@ -50,7 +50,6 @@ def response(outputs: dict[str, Array], form: Format, deadline: Deadline = NEVER
     return f'{{"predictions":[{",".join(_objects(list(outputs), values))}]}}'.encode()
 
 
-@np.errstate(all="ignore")  # of NaN and infinities
 def decimals(numbers: Array) -> list[str]:
     """Floats as TF Serving writes them: with six digits, or with all where these are not enough.
 
@@ -61,6 +60,11 @@ def decimals(numbers: Array) -> list[str]:
         numbers = numbers.astype(np.float32)
     if len(numbers) <= _FEW:
         return [_decimal(value, numbers.dtype) for value in numbers.tolist()]
+    return _many_decimals(numbers)
+
+
+@np.errstate(all="ignore")  # of NaN and infinities
+def _many_decimals(numbers: Array) -> list[str]:
     wide = numbers.astype(np.float64)
     texts = np.empty(len(wide), object)
     few = _may_be_few(wide, numbers.dtype)

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import logging
 import re
 import socket
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from typing import Any
 from urllib.parse import unquote
 
-from aiohttp import web
+from aiohttp import StreamReader, web
 from aiohttp.http import HttpProcessingError
 from google.protobuf import json_format
 from tensorflow_serving.apis import get_model_metadata_pb2
@@ -177,11 +176,15 @@ class _Api:
             spec, verb = _spec(call), call["verb"]
             if not verb.islower():  # as TF Serving, which heeds case here alone
                 raise malformed
-            async with self._body(request) as body:
+            body = bytearray()
+            try:
+                await self._read(request.content, body)
                 with self.requests.counted(spec.name, verb, "REST"):
                     if verb == "predict":
                         return await self._predict(spec, body, deadline)
                     return await self._infer(spec, verb, body, deadline)
+            finally:
+                self._held -= len(body)
         get = _GET.fullmatch(path)
         if request.method == "GET" and get:
             if not get["name"]:
@@ -191,23 +194,21 @@ class _Api:
             return _proto_json(self.requests.status(_spec(get)))
         raise malformed
 
-    @contextlib.asynccontextmanager
-    async def _body(self, request: web.Request) -> AsyncIterator[bytearray]:
-        body, whole = bytearray(), request.content.is_eof()
-        # Most have come with their headers. What follows ends at the deadline by itself.
-        limit = contextlib.nullcontext() if whole else asyncio.timeout(self.timeout)
-        try:
-            async with limit:
-                async for part in request.content.iter_any():
-                    self._held += len(part)
-                    body += part
-                    if len(body) > MAX_BODY:
-                        raise web.HTTPRequestEntityTooLarge(MAX_BODY, len(body))
-                    if self._held > inference.MAX_TOGETHER:
-                        raise ServingError(Code.UNAVAILABLE, inference.TOO_MUCH)
-            yield body
-        finally:
-            self._held -= len(body)
+    async def _read(self, content: StreamReader, body: bytearray) -> None:
+        if content.is_eof():  # most have come with their headers
+            self._take(content.read_nowait(), body)
+            return
+        async with asyncio.timeout(self.timeout):  # what follows ends at the deadline by itself
+            async for part in content.iter_any():
+                self._take(part, body)
+
+    def _take(self, part: bytes, body: bytearray) -> None:
+        self._held += len(part)
+        body += part
+        if len(body) > MAX_BODY:
+            raise web.HTTPRequestEntityTooLarge(MAX_BODY, len(body))
+        if self._held > inference.MAX_TOGETHER:
+            raise ServingError(Code.UNAVAILABLE, inference.TOO_MUCH)
 
     async def _predict(self, spec: ModelSpec, body: bytearray, deadline: Deadline) -> bytes:
         convert = self.requests.runner.convert
