@@ -31,7 +31,7 @@ log = logging.getLogger("serving")
 
 GRACE_SECONDS = 5  # that runs have to end after a signal
 LAST_SECONDS = 1  # that their answers then have to get out
-SWITCH_SECONDS = 0.0002  # by Python's own 0.005, a run waits for the event loop longer than it takes
+SWITCH_SECONDS = 0.0005  # Python's 0.005 is longer than what a run then waits for takes
 METRICS_PATH = "/monitoring/prometheus/metrics"  # where a configuration names none
 
 
