@@ -37,11 +37,15 @@ def weighted(kind: str, model: str = "mmoe", optimizer: Any = None, **values: An
     built.weigh_tasks(TaskWeightsConfig.parse({"kind": kind, **KINDS[kind], **values}, "test"))
     configs = dict(OptimizersConfig())
     built.compile(optimizer=optimizer or composite(built.groups(), configs))
+    built.reset_metrics()  # which are random too
     return built
 
 
-def data(seed: int = 0) -> Any:
-    return training_data(batch(16, seed), LABELS, np.linspace(0.1, 2, 16), TASKS)
+def data(seed: int = 0, unknown: int = 0) -> Any:
+    """A batch in which the first ones do not have the first label."""
+    labels = LABELS.copy()
+    labels[:unknown, 0] = np.nan
+    return training_data(batch(16, seed), labels, np.linspace(0.1, 2, 16), TASKS)
 
 
 def means(model: Any, given: Any) -> list[Any]:
@@ -71,15 +75,37 @@ def test_without_weights_the_losses_are_added_and_each_is_told() -> None:
 
 def test_a_missing_label_has_no_part_in_its_task_alone() -> None:
     model = compiled(make("mmoe"))
-    labels = LABELS.copy()
-    labels[:8, 0] = np.nan
-    inputs, by_task, weights = training_data(batch(16), labels, features=TASKS)
-    half = tf.nest.map_structure(lambda t: t[8:], (inputs, by_task, weights))
-    of_half = float(means(model, half)[0])
-    of_all = float(means(model, (inputs, by_task, weights))[1])
-    found = stepped(model, (inputs, by_task, weights))
+    given = data(unknown=8)
+    half = tf.nest.map_structure(lambda t: t[8:], given)
+    of_half, of_all = float(means(model, half)[0]), float(means(model, given)[1])
+    found = stepped(model, given)
     assert found["like_loss"] == pytest.approx(of_half, rel=1e-5)
     assert found["stars_loss"] == pytest.approx(of_all, rel=1e-5)
+
+
+def test_a_step_without_a_label_has_no_part_in_the_mean_of_its_task() -> None:
+    model = compiled(make("mmoe"))
+    first = stepped(model, data())
+    second = float(means(model, data(unknown=16))[1])
+    found = {name: float(value) for name, value in model.train_step(data(unknown=16)).items()}
+    assert found["like_loss"] == first["like_loss"]
+    assert found["stars_loss"] == pytest.approx((first["stars_loss"] + second) / 2, rel=1e-5)
+    assert found["loss"] == pytest.approx((first["loss"] + second) / 2, rel=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["uncertainty", "gradnorm"])
+def test_a_step_without_a_label_leaves_the_weight_of_its_task(kind: str) -> None:
+    model = weighted(kind, optimizer=keras.optimizers.SGD(0.1))
+    stepped(model, data())
+    before = model.task_weights.factors().numpy()
+    assert abs(before[0] - 1) > 1e-3
+    stepped(model, data(1, unknown=16))
+    after = model.task_weights.factors().numpy()
+    assert after[0] == before[0]
+    if kind == "gradnorm":  # nothing to even out
+        np.testing.assert_allclose(after, before, rtol=1e-6)
+    stepped(model, data(2))
+    assert model.task_weights.factors()[0] != before[0]
 
 
 def test_fixed_weights_multiply_the_losses_and_1_is_for_those_not_named() -> None:
@@ -111,6 +137,11 @@ def test_dynamic_weights_follow_how_fast_the_losses_fall() -> None:
         powers = np.exp(now / before / 0.5)
         np.testing.assert_allclose(weights.factors(), 2 * powers / powers.sum(), rtol=1e-5)
     assert weights.factors()[0] > weights.factors()[1]  # the second fell faster in the end
+    weights.after_validation([0.45, 0.0])  # no label of the second since then
+    np.testing.assert_allclose(weights.factors(), [1, 1])
+    weights.after_validation([0.45, 0.5])
+    powers = np.exp(np.array([1.0, 0.5]) / 0.5)
+    np.testing.assert_allclose(weights.factors(), 2 * powers / powers.sum(), rtol=1e-5)
 
 
 @pytest.mark.parametrize("model", ["shared_bottom", "moe", "mmoe", "ple"])
@@ -154,8 +185,8 @@ def test_two_replicas_equal_one(kind: str, mirrored: Any) -> None:
     alone = weighted(kind)
     with mirrored.scope():
         double = weighted(kind)
-    for seed in range(3):
-        given = data(seed)
+    for seed, unknown in enumerate((0, 8, 16, 0)):  # 8 are those of one replica
+        given = data(seed, unknown)
         alone.train_step(given)
 
         def half(context: Any, given: Any = given) -> Any:
@@ -167,6 +198,8 @@ def test_two_replicas_equal_one(kind: str, mirrored: Any) -> None:
         for built in (alone, double):
             if seed:
                 built.task_weights.after_validation([1.0 / seed, 2.0])
+    for one, two in zip(alone.metrics, double.metrics, strict=True):
+        assert float(one.result()) == pytest.approx(float(two.result()), rel=1e-4), one.name
     for one, two in zip(alone.trainable_variables, double.trainable_variables, strict=True):
         np.testing.assert_allclose(one, two, rtol=1e-4, atol=1e-5, err_msg=one.name)
     factors = alone.task_weights.factors()

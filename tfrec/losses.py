@@ -54,13 +54,21 @@ def focal(values: tf.Tensor, logits: tf.Tensor, gamma: float, alpha: float) -> t
     return values * positive + (1 - values) * negative
 
 
-def global_mean(losses: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
+def global_mean(losses: tf.Tensor, weights: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """This replica's share of the weighted mean over the batches of all replicas.
 
     The shares add up to the mean, as their gradients do, however unequal the replicas' batches.
+
+    Args:
+        losses: of any shape.
+        weights: of the same one.
+
+    Returns:
+        () the share, and () 1 where anything has weight; else both are 0, and there is no mean.
     """
     total = tf.reduce_sum(weights)
     context = tf.distribute.get_replica_context()
     if context and context.num_replicas_in_sync > 1:
         total = context.all_reduce(tf.distribute.ReduceOp.SUM, total)
-    return tf.math.divide_no_nan(tf.reduce_sum(losses * weights), total)
+    share = tf.math.divide_no_nan(tf.reduce_sum(losses * weights), total)
+    return share, tf.cast(total > 0, share.dtype)

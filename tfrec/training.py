@@ -326,10 +326,11 @@ class Trainer:
         self.line.show(self.step, text + (f"  best {shown(best.metrics)}" if best else ""))
 
     def _validate(self, loss: float) -> None:
-        losses = {t.name: float(t.result()) for t in self.model.part_trackers}
+        told = [t for t in self.model.part_trackers if tf.convert_to_tensor(t.count) > 0]
+        losses = {tracker.name: float(tracker.result()) for tracker in told}
         if self.model.task_weights:
-            labels = self.run.features.labels
-            self.model.task_weights.after_validation([losses[loss_name(label)] for label in labels])
+            means = [losses.get(loss_name(label), 0.0) for label in self.run.features.labels]
+            self.model.task_weights.after_validation(means)
         self.model.reset_metrics()
         metrics = self.evaluator.evaluate(self.model) if self.evaluator else {}
         gates = self.evaluator.gates(self.model) if self.evaluator else {}

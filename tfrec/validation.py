@@ -25,7 +25,8 @@ class Validation:
         epoch: passes over the data done, as a fraction.
         loss: mean training loss since the last validation.
         metrics: by task.
-        losses: means of the parts of the training loss, by name: of several tasks, and auxiliary.
+        losses: means of the parts of the training loss over the steps that tell them, by name: of
+            several tasks, and auxiliary.
         gates: mean share of every expert, by gate, on the first validation examples.
     """
 

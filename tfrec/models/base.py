@@ -205,29 +205,33 @@ class Model(keras.Model, metaclass=_Complete):
         )
         if isinstance(self.task_weights, GradNorm):
             of_tasks = [losses[loss_name(label)] for label in self.features.labels]
-            self.task_weights.after_step(tf.stack(of_tasks), of_shared)
+            self.task_weights.after_step(*map(tf.stack, zip(*of_tasks, strict=True)), of_shared)
         for tracker in self.metrics:  # the losses of the replicas add up to the global mean
-            tracker.update_state(losses[tracker.name] * replicas)
+            loss, told = losses[tracker.name]
+            tracker.update_state(loss * replicas, told)
         return {tracker.name: tracker.result() for tracker in self.metrics}
 
     def _gradients(
         self, inputs: Inputs, labels: dict[str, tf.Tensor], weights: tf.Tensor
-    ) -> tuple[dict[str, tf.Tensor], tf.Tensor, list[Any], list[Any]]:
+    ) -> tuple[dict[str, tuple[tf.Tensor, tf.Tensor]], tf.Tensor, list[Any], list[Any]]:
         """Losses by name, what is minimised, its gradients, and those that GradNorm needs.
 
-        Gradients are scaled where the loss is.
+        Beside each loss stands 1, or 0 where nothing in the step tells it. Gradients are scaled
+        where the loss is.
         """
         self._step.auxiliary = []
         balancing = isinstance(self.task_weights, GradNorm)
         with tf.GradientTape(persistent=balancing) as tape:
             of_rows = self.task_losses(inputs, labels, weights)
             of_tasks = {name: global_mean(*pair) for name, pair in of_rows.items()}
-            total = (self.task_weights or tf.add_n)(list(of_tasks.values()))
-            losses = {"loss": total, **of_tasks, **dict.fromkeys(self.auxiliary, 0.0)}
+            means, told = (list(values) for values in zip(*of_tasks.values(), strict=True))
+            total = self.task_weights(means, told) if self.task_weights else tf.add_n(means)
+            losses = dict.fromkeys(self.auxiliary, (0.0, 0.0))
+            losses |= {"loss": (total, tf.reduce_max(told)), **of_tasks}
             for name, (parts, of_parts), share in self._step.auxiliary:
                 of_examples = tf.reshape(weights, [-1] + [1] * (parts.shape.rank - 1))
-                mean = global_mean(parts, of_parts * of_examples)
-                losses[name] += mean
+                mean, any_told = global_mean(parts, of_parts * of_examples)
+                losses[name] = losses[name][0] + mean, tf.maximum(losses[name][1], any_told)
                 total += share * mean
             if self.embedding_l2:
                 replicas = tf.distribute.get_strategy().num_replicas_in_sync
@@ -236,7 +240,7 @@ class Model(keras.Model, metaclass=_Complete):
             scaling = isinstance(self.optimizer, keras.mixed_precision.LossScaleOptimizer)
             scale = self.optimizer.get_scaled_loss if scaling else tf.identity
             scaled = scale(total)
-            scaled_tasks = [scale(loss) for loss in of_tasks.values()] if balancing else []
+            scaled_tasks = [scale(mean) for mean in means] if balancing else []
         del self._step.auxiliary
         of_shared = [tape.gradient(loss, self.last_shared) for loss in scaled_tasks]
         return losses, total, tape.gradient(scaled, self.trainable_variables), of_shared
