@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from tests.support import FEATURES
-from tfrec.config import OptimizerConfig, TrainConfig
+from tfrec import evaluate
+from tfrec.config import OptimizerConfig, TopKConfig, TrainConfig
 from tfrec.features import Features
 from tfrec.models.registry import find
 from tfrec.overrides import check_hyperparameters, from_assignments, merge, over_defaults
@@ -91,6 +92,22 @@ def test_another_kind_of_item_loss_takes_what_it_looks_at() -> None:
     values = over_defaults(defaults, {"item_loss": {"kind": "softmax", "negatives": 8}})
     with pytest.raises(UserError, match="`negatives` belongs to"):
         TrainConfig.parse({**GOOD, **values}, "test")
+
+
+def test_other_candidates_take_nothing_that_they_do_not_look_at() -> None:
+    drawn = TopKConfig(candidates="uniform", negatives=10, cutoffs=[10, 50])
+    assert evaluate._top_k(drawn, ["top_k.candidates=all"]) == TopKConfig(cutoffs=[10, 50])
+    popular = evaluate._top_k(drawn, ["top_k.candidates=popularity"])
+    assert (popular.candidates, popular.negatives) == ("popularity", 10)
+    every = TopKConfig(remove_seen=False)
+    assert evaluate._top_k(every, ["top_k.candidates=uniform"]) == TopKConfig(candidates="uniform")
+    for settings, message in (
+        (["top_k.remove_seen=false"], "--set top_k: `remove_seen` belongs to all, not to uniform"),
+        (["top_k=all"], "--set top_k: expected a mapping of keys, not 'all'"),
+        (["epochs=3"], "only top_k"),
+    ):
+        with pytest.raises(UserError, match=message):
+            evaluate._top_k(drawn, settings)
 
 
 @pytest.mark.parametrize(

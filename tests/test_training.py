@@ -23,7 +23,7 @@ from tfrec.evaluation import Evaluator
 from tfrec.features import Features
 from tfrec.models.nextitem.sasrec import SASRec
 from tfrec.positives import learn_items
-from tfrec.runs import Run, resolve
+from tfrec.runs import Run, resolve, resolve_for
 from tfrec.strict import UserError
 from tfrec.training import Trainer
 from tfrec.validation import Validation
@@ -97,6 +97,11 @@ def test_evaluate_prints_the_test_split_beside_the_baselines(finished: tuple[Pat
     assert result.exit_code == 0, result.output
     for text in ("auc", "log_loss", "gauc", "calibration", "wide_deep", "global mean", "item mean"):
         assert text in result.output
+    other = CliRunner().invoke(
+        evaluate.main, ["--run", str(output), "--set", "top_k.candidates=all"]
+    )
+    assert other.exit_code == 1
+    assert "top_k belongs to models that score all items, not to wide_deep" in other.output
     metrics = json.loads((output / "metrics.json").read_text())["test"]["wide_deep"]["bought"]
     assert f"{metrics['auc']:.4f}" in result.output
 
@@ -231,6 +236,28 @@ def test_sequences_of_other_events_than_positive_ones_are_told(shop: Path) -> No
     assert learn_items(SASRec(every), config, every) == features.counts["train"]
     with pytest.raises(UserError, match=r"'bought' is not 1, .* `where: bought`, or .* labels="):
         learn_items(SASRec(bought), config, bought)
+
+
+def test_what_goes_with_the_models_defaults_is_no_error(shop: Path) -> None:
+    values = {"model": {"id": "two_tower"}, "item_loss": {"negatives": 0}}
+    loss = resolve({"data": str(shop), **values}, "test")[0].item_loss
+    assert (loss.negatives, loss.in_batch) == (0, True)
+    with pytest.raises(UserError, match="`in_batch` false: there is nothing to compare with"):
+        resolve({"data": str(shop), **values, "model": {"id": "sasrec"}}, "test")
+
+
+@pytest.mark.parametrize(("model", "name"), [("mf", "exclude_seen"), ("dnn", "candidates")])
+def test_a_column_called_as_an_input_of_exports_is_told_at_once(
+    shop: Path, model: str, name: str
+) -> None:
+    features = Features.load(shop)
+    columns = tuple(
+        dataclasses.replace(column, name=name) if column.name == "at" else column
+        for column in features.columns
+    )
+    values = {"data": str(shop), "model": {"id": model}}
+    with pytest.raises(UserError, match=f"column '{name}' has the name of another input"):
+        resolve_for(values, "test", dataclasses.replace(features, columns=columns))
 
 
 def test_a_finished_run_is_not_overwritten_unasked(finished: tuple[Path, str], shop: Path) -> None:

@@ -197,6 +197,14 @@ class ItemLossConfig(Strict):
         return self
 
 
+# Kinds of candidates by the key that only they look at.
+OF_CANDIDATES: dict[str, tuple[str, ...]] = {
+    "negatives": ("uniform", "popularity"),
+    "file": ("given",),
+    "remove_seen": ("all",),
+}
+
+
 class TopKConfig(Strict):
     """How models that score all items are measured: among which items a user's are looked for.
 
@@ -223,8 +231,7 @@ class TopKConfig(Strict):
 
     @model_validator(mode="after")
     def _known_to_it(self) -> TopKConfig:
-        belongs = {"negatives": ("uniform", "popularity"), "file": ("given",)}
-        _check_belongs(self, "candidates", {**belongs, "remove_seen": ("all",)})
+        _check_belongs(self, "candidates", OF_CANDIDATES)
         if self.candidates == "given" and not self.file:
             raise ValueError("candidates given needs `file`")
         known = [f"{name}@{k}" for k in self.cutoffs for name in ("hr", "recall", "ndcg")]

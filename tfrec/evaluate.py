@@ -9,10 +9,10 @@ from typing import Any
 import click
 
 from tfrec.cli import command, quiet_import
-from tfrec.config import TopKConfig
+from tfrec.config import OF_CANDIDATES, TopKConfig
 from tfrec.features import SPLITS
 from tfrec.figures import FOLDER, REPLICATES, Report
-from tfrec.overrides import from_assignments, merge
+from tfrec.overrides import from_assignments, known_to, merge
 from tfrec.strict import UserError
 
 
@@ -90,9 +90,14 @@ def _of_run(
     """Measures a run, and adds the figures to its `metrics.json`."""
     with quiet_import():
         from tfrec.evaluation import evaluator
+        from tfrec.models.registry import find
         from tfrec.runs import Run, best_weights
 
     run = Run.load(directory)
+    if assignments and not find(run.config.model.id).scores_items:
+        raise UserError(
+            f"--set: top_k belongs to models that score all items, not to {run.config.model.id}"
+        )
     config = run.config.model_copy(update={"top_k": _top_k(run.config.top_k, assignments)})
     measuring, weights = evaluator(config, run.features, split), best_weights(directory)
     report = measuring.report(config.model.id, run.best_model(), list(slices), replicates)
@@ -112,11 +117,19 @@ def _of_export(
 
 
 def _top_k(config: TopKConfig, assignments: tuple[str, ...]) -> TopKConfig:
-    """How models of all items are measured, with what the user wants otherwise."""
+    """How models of all items are measured, with what the user wants otherwise.
+
+    Other candidates take nothing from the run that they would not look at.
+    """
     values: dict[str, Any] = from_assignments(list(assignments))
     if values.keys() - {"top_k"}:
         raise UserError("--set: only top_k can be another one than in training")
-    return TopKConfig.parse(merge(config.model_dump(), values.get("top_k", {})), "--set top_k")
+    wanted, base = values.get("top_k", {}), config.model_dump()
+    if not isinstance(wanted, dict):
+        raise UserError(f"--set top_k: expected a mapping of keys, not {wanted!r}")
+    if "candidates" in wanted:
+        base = known_to(wanted["candidates"], base, OF_CANDIDATES)
+    return TopKConfig.parse(merge(base, wanted), "--set top_k")
 
 
 if __name__ == "__main__":

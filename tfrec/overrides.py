@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, get_type_hints
 
 import yaml
@@ -24,6 +24,19 @@ def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
+def known_to(
+    kind: Any, values: dict[str, Any], belongs: Mapping[str, tuple[str, ...]]
+) -> dict[str, Any]:
+    """The values of a block that a kind looks at.
+
+    Args:
+        kind: of the block.
+        values: by key.
+        belongs: kinds by the key that only they look at.
+    """
+    return {key: value for key, value in values.items() if kind in belongs.get(key, (kind,))}
+
+
 def over_defaults(defaults: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
     """The user's values over a model's defaults and the general ones.
 
@@ -39,12 +52,7 @@ def over_defaults(defaults: dict[str, Any], values: dict[str, Any]) -> dict[str,
             base = merge(base, {"optimizers": {group: None}})
     loss, default_loss = values.get("item_loss"), base.get("item_loss")
     if isinstance(loss, dict) and "kind" in loss and default_loss:
-        kept = {
-            key: value
-            for key, value in default_loss.items()
-            if loss["kind"] in OF_ITEM_LOSSES.get(key, (loss["kind"],))
-        }
-        base = {**base, "item_loss": kept}
+        base = {**base, "item_loss": known_to(loss["kind"], default_loss, OF_ITEM_LOSSES)}
     return merge(base, values)
 
 

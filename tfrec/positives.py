@@ -47,6 +47,11 @@ def learn_items(model: RetrievalModel, config: TrainConfig, features: Features) 
             f"event whose label {label!r} is not 1, and others are in them; declare the history "
             f"with `where: {label}`, or train with labels=[] on all events"
         )
+    if not counts.any():
+        raise UserError(
+            f"data set {directory}: none of {rows:,} training examples has an item to tell from "
+            "others; sequences need two events or more in training"
+        )
     inputs = catalogue.inputs(load_transform(directory)) if model.catalogue.fields else {}
     arrays = {name: np.asarray(value) for name, value in inputs.items()}
     model.catalogue.fill(arrays, counts, config.item_loss.exponent)

@@ -209,8 +209,7 @@ def resolve(values: dict[str, Any], where: str) -> tuple[TrainConfig, Features]:
     Raises:
         UserError: something in them is wrong, or the data set does not suit the model.
     """
-    config = TrainConfig.parse(values, where)
-    find(config.model.id)
+    config = _over_defaults(values, where)
     return resolve_for(values, where, Features.load(config.data))
 
 
@@ -227,7 +226,7 @@ def resolve_for(
     Raises:
         UserError: something in the values is wrong, or the data set does not suit the model.
     """
-    config = TrainConfig.parse(values, where)
+    config = _over_defaults(values, where)
     entry = find(config.model.id)
     labels = config.labels
     if labels is None:
@@ -238,11 +237,11 @@ def resolve_for(
             raise UserError(f"labels: {label!r} is named {labels.count(label)} times")
     features = features.with_labels(labels)
     entry.check(features)
-    model = entry.load()
-    config = TrainConfig.parse(over_defaults(model.defaults, values), where)
     _check_tasks(config, labels)
     _check_family(config, features)
-    hyperparameters = check_hyperparameters(model.__init__, config.model.hyperparameters)
+    _check_columns(config, features)
+    constructor = entry.load().__init__
+    hyperparameters = check_hyperparameters(constructor, config.model.hyperparameters)
     return config.model_copy(
         update={
             "data": str(Path(config.data).resolve()),  # the run may be used from elsewhere
@@ -250,6 +249,13 @@ def resolve_for(
             "model": config.model.model_copy(update=hyperparameters),
         }
     ), features
+
+
+def _over_defaults(values: dict[str, Any], where: str) -> TrainConfig:
+    """The user's values over the defaults of the model that they name."""
+    model = {key: value for key, value in values.items() if key in ("data", "model")}
+    model_id = TrainConfig.parse(model, where).model.id
+    return TrainConfig.parse(over_defaults(find(model_id).load().defaults, values), where)
 
 
 def _check_tasks(config: TrainConfig, labels: list[str]) -> None:
@@ -287,6 +293,21 @@ def _check_family(config: TrainConfig, features: Features) -> None:
                 f"model {config.model.id} learns from examples whose label is 1; {label.name!r} is "
                 f"a {label.task}: name another one in `labels`"
             )
+
+
+def _check_columns(config: TrainConfig, features: Features) -> None:
+    """Checks that the inputs of the run's exports have names of their own.
+
+    Raises:
+        UserError: a column is called as an option of theirs.
+    """
+    from tfrec.ranking import CANDIDATES, ranks
+    from tfrec.recommending import user_specs
+
+    if find(config.model.id).scores_items:
+        user_specs(features)
+    elif ranks(features, Path(config.data)):
+        user_specs(features, CANDIDATES)
 
 
 def first_step(config: TrainConfig, first: str) -> dict[str, Any]:

@@ -85,13 +85,13 @@ def _first_problem(model: type[BaseModel], error: ValidationError) -> str:
     """One line for the first problem that pydantic found."""
     problem = error.errors()[0]
     location = problem["loc"]
-    path = ".".join(str(part) for part in location) or "the whole"
+    path = ".".join(str(part) for part in location)
     if problem["type"] == "extra_forbidden":
         return f"unknown key {path!r}{nearest(str(location[-1]), _keys(model, location[:-1]))}"
     if problem["type"] == "missing":
         return f"{path!r} is missing"
     if problem["type"] == "value_error":
-        return f"{path}: {problem['ctx']['error']}"
+        return f"{path}: {problem['ctx']['error']}".removeprefix(": ")  # of the whole block
     if problem["type"] == "is_instance_of":
         return f"{path}: input should be a list, not {problem['input']!r}"
     if problem["type"] == "model_type":

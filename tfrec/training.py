@@ -20,6 +20,7 @@ from tfrec.checkpoints import Checkpoints, Position, writing
 from tfrec.data import broken_file, training_batches
 from tfrec.description import description
 from tfrec.evaluation import evaluator
+from tfrec.labels import check_labels
 from tfrec.models.base import loss_name
 from tfrec.models.retrieval.base import RetrievalModel
 from tfrec.optimizers import composite, create_slots
@@ -28,7 +29,7 @@ from tfrec.progress import Line
 from tfrec.runs import Run
 from tfrec.strategies import agreement, coordinator, dealt, distributed, is_chief
 from tfrec.strict import NotFiniteError, UserError
-from tfrec.validation import Validation, shown
+from tfrec.validation import Validation, judged_by, shown
 
 SHOWN_STEPS = 20
 _NOT_FINITE = re.compile(r"(the (?:loss|input \S+|gradient of \S+)) : Tensor had")
@@ -85,6 +86,9 @@ class Trainer:
             if isinstance(self.model, RetrievalModel):
                 self.rows = learn_items(self.model, config, run.features)
                 self.positive = next((label.name for label in run.features.labels), None)
+                self.warnings = []
+            else:
+                self.warnings = check_labels(config, run.features)
             self.steps_per_epoch = math.ceil(self.rows / config.batch_size)
             if config.task_weights:
                 self.model.weigh_tasks(config.task_weights)
@@ -114,7 +118,8 @@ class Trainer:
             position=self.position.variable,
             rate_scale=self.rate_scale,
         )
-        self.best = Checkpoints(run.checkpoints / "best", 2, chief, layers=self.model.layers)
+        layers = [layer for layer in self.model.layers if layer is not self.model.task_weights]
+        self.best = Checkpoints(run.checkpoints / "best", 2, chief, layers=layers)
         self.coordinator = self.model._cluster_coordinator = coordinator(self.strategy)
         self.evaluator = (
             evaluator(config, run.features, "validation", limited=True)
@@ -140,8 +145,9 @@ class Trainer:
         title = f"model {self.config.model.id} on {self.run.features.name}"
         parts = [title, description(self.groups, self.config.optimizers, self.optimizer)]
         if self.evaluator:
-            parts.append(f"measured on {self.evaluator.about()}")
-        return "\n".join(parts)
+            judged = judged_by(self.evaluator.monitored)
+            parts.append(f"measured on {self.evaluator.about()}, judged by {judged}")
+        return "\n".join([*parts, *(f"warning: {text}" for text in self.warnings)])
 
     def resume(self) -> int | None:
         """Goes to the newest checkpoint that can be read; None where there is none.

@@ -38,15 +38,17 @@ class Validation:
     gates: dict[str, list[float]] = field(default_factory=dict)
 
     def score(self, monitored: Monitored) -> float:
-        """What validations are compared by, a mean over the tasks: higher is better."""
-        return sum(self._score(*item) for item in monitored.items()) / len(monitored)
+        """What validations are compared by, a mean over the tasks: higher is better.
 
-    def _score(self, task: str, metrics: Signed) -> float:
-        for name, sign in metrics:
-            value = self.metrics.get(task, {}).get(name)
-            if value is not None:
-                return sign * value
-        return -math.inf
+        Tasks of which no example has the label have no part in it.
+        """
+        scores = [score for item in monitored.items() for score in self._scores(*item)]
+        return sum(scores) / len(scores) if scores else -math.inf
+
+    def _scores(self, task: str, metrics: Signed) -> list[float]:
+        """The first one that there is, or none."""
+        values = [(self.metrics.get(task, {}).get(name), sign) for name, sign in metrics]
+        return [sign * value for value, sign in values if value is not None][:1]
 
     def text(self) -> str:
         """All of it, but for the gates, in one line."""
@@ -63,6 +65,12 @@ class Validation:
             known = {name: value for name, value in values.items() if value is not None}
             found |= {f"validation/{task}/{name}": value for name, value in known.items()}
         return found
+
+
+def judged_by(monitored: Monitored) -> str:
+    """What validations are compared by, in words."""
+    parts = [f"{'-' if m[0][1] < 0 else ''}{m[0][0]} of {task}" for task, m in monitored.items()]
+    return f"the mean of {', '.join(parts)}" if len(parts) > 1 else parts[0]
 
 
 def shown(metrics: Metrics) -> str:
