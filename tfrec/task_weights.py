@@ -75,8 +75,8 @@ class Uncertainty(TaskWeights):
 class Dynamic(TaskWeights):
     """w_k = K softmax(r / T)_k, with r_k the last mean loss of task k over the one before it.
 
-    Dynamic weight averaging. Means are those between validations, the last ones that there were; all
-    weights are 1 until there are two.
+    Dynamic weight averaging. Means are those between validations, the last ones that there were;
+    all weights are 1 until there are two.
 
     Source: Liu, Johns & Davison 2019, End-to-End Multi-Task Learning with Attention, equation 7.
 

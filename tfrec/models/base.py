@@ -205,7 +205,8 @@ class Model(keras.Model, metaclass=_Complete):
         )
         if isinstance(self.task_weights, GradNorm):
             of_tasks = [losses[loss_name(label)] for label in self.features.labels]
-            self.task_weights.after_step(*map(tf.stack, zip(*of_tasks, strict=True)), of_shared)
+            means, told = (tf.stack(values) for values in zip(*of_tasks, strict=True))
+            self.task_weights.after_step(means, told, of_shared)
         for tracker in self.metrics:  # the losses of the replicas add up to the global mean
             loss, told = losses[tracker.name]
             tracker.update_state(loss * replicas, told)
