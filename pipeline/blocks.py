@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, PositiveFloat, model_validator
 
 from tfrec.aims import AIMED, aim
 from tfrec.features import Role
@@ -167,12 +167,14 @@ class LabelDeclaration(Strict):
         at_least: makes the label 1 where the column is at least this, else 0.
         equals: makes the label 1 where the column is this text, else 0.
         task: `binary` (0 or 1) or `regression`.
+        weight: of its loss among those of other tasks.
     """
 
     column: str
     at_least: float | None = None
     equals: str | None = None
     task: Task = "binary"
+    weight: PositiveFloat = 1.0
 
     @model_validator(mode="after")
     def _one_test(self) -> LabelDeclaration:

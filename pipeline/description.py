@@ -123,11 +123,15 @@ def describe(
         )
         for c in declaration.crosses
     )
+    weights = {name: label.weight for name, label in declaration.labels.items()}
     return Features(
         name=declaration.name,
         features=tuple(fields.values()),
         tables=tuple(tables),
-        labels=tuple(Label(name, task) for name, task in declaration.tasks.items()),
+        labels=tuple(
+            Label(name, task, weight=weights.get(name, 1.0))
+            for name, task in declaration.tasks.items()
+        ),
         columns=raw_columns(declaration, missing),
         crosses=crosses,
         histories=tuple(histories),

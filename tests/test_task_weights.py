@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 from pathlib import Path
@@ -17,8 +18,10 @@ from tests.models.test_harness import compiled, make
 from tests.support import TASKS, batch, randomise, tensors, training_data
 from tfrec import train
 from tfrec.config import OptimizersConfig, TaskWeightsConfig
+from tfrec.features import Features
 from tfrec.losses import task_loss
 from tfrec.optimizers import composite
+from tfrec.runs import resolve_for
 from tfrec.strict import UserError
 from tfrec.training import Trainer
 
@@ -206,6 +209,35 @@ def test_two_replicas_equal_one(kind: str, mirrored: Any) -> None:
     np.testing.assert_allclose(double.task_weights.factors(), factors, rtol=1e-4)
     if kind != "fixed":
         assert np.abs(factors - 1).max() > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ({}, {"stars": 0.2}),
+        (
+            {"task_weights": {"kind": "fixed", "weights": {"bought": 3}}},
+            {"stars": 0.2, "bought": 3},
+        ),
+        ({"task_weights": {"kind": "fixed", "weights": {"stars": 3}}}, {"stars": 3}),
+        ({"task_weights": {"kind": "dynamic"}}, {}),
+        ({"model": {"id": "dnn"}, "labels": ["stars"]}, None),
+    ],
+)
+def test_weights_of_the_data_set_hold_unless_a_run_names_others(
+    shop: Path, values: dict[str, Any], expected: dict[str, float] | None
+) -> None:
+    features = Features.load(shop)
+    labels = [label for label in features.labels if label.name != "opened"]
+    labels[-1] = dataclasses.replace(labels[-1], weight=0.2)
+    assert [label.name for label in labels] == ["bought", "stars"]
+    weighed = dataclasses.replace(features, labels=tuple(labels))
+    base = {"data": str(shop), "model": {"id": "mmoe"}}
+    found = resolve_for({**base, **values}, "test", weighed)[0].task_weights
+    assert (found and found.weights) == expected
+    assert (
+        resolve_for(base, "test", features.with_labels(["bought", "stars"]))[0].task_weights is None
+    )
 
 
 SETTINGS = (

@@ -260,7 +260,7 @@ class TaskWeightsConfig(Strict):
     Attributes:
         kind: `fixed`, `uncertainty` (learned variances), `dynamic` (by how fast the losses fall) or
             `gradnorm` (by the norms of their gradients); see `tfrec.task_weights`.
-        weights: of fixed, by task; 1 for those not named.
+        weights: of fixed, by task; of those not named what the data set says of them.
         temperature: of dynamic; the higher, the more equal.
         alpha: of gradnorm, how much tasks that learn slowly gain.
         learning_rate: of gradnorm, the step size of the weights.
@@ -312,7 +312,7 @@ class TrainConfig(Strict):
         loss: of binary tasks.
         item_loss: of models that score all items.
         top_k: how those are measured.
-        task_weights: of the losses of several tasks; they are added up as they are unless given.
+        task_weights: of the losses of several tasks; fixed ones of the data set unless given.
         monitor: labels whose metrics early stopping, the best weights and plateaus go by, as a
             mean; all unless given.
         plateau: lowers learning rates when validation stalls; off unless given.

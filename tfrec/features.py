@@ -127,11 +127,13 @@ class Label:
         name: of the label.
         task: its kind.
         after: the label without which this one is 0, so that it is not missing where that is 0.
+        weight: of its loss among those of other tasks, unless a run gives them weights.
     """
 
     name: str
     task: Literal["binary", "regression"] = "binary"
     after: str | None = None
+    weight: float = 1.0
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import yaml
 
-from tfrec.config import TrainConfig
+from tfrec.config import TaskWeightsConfig, TrainConfig
 from tfrec.features import FILE_NAME, Features
 from tfrec.models.registry import find
 from tfrec.overrides import check_hyperparameters, over_defaults
@@ -246,6 +246,7 @@ def resolve_for(
         update={
             "data": str(Path(config.data).resolve()),  # the run may be used from elsewhere
             "labels": labels,
+            "task_weights": _task_weights(config, features),
             "model": config.model.model_copy(update=hyperparameters),
         }
     ), features
@@ -272,6 +273,18 @@ def _check_tasks(config: TrainConfig, labels: list[str]) -> None:
         for name in names or ():
             if name not in labels:
                 raise UserError(f"{key}: the run has no label {name!r}{nearest(name, labels)}")
+
+
+def _task_weights(config: TrainConfig, features: Features) -> TaskWeightsConfig | None:
+    """Weights of the tasks: where they are fixed, those of the data set unless the user names them.
+
+    Learned weights begin as they do in their papers.
+    """
+    named = config.task_weights
+    given = {label.name: label.weight for label in features.labels if label.weight != 1}
+    if len(features.labels) == 1 or not given or (named and named.kind != "fixed"):
+        return named
+    return TaskWeightsConfig(kind="fixed", weights={**given, **(named.weights if named else {})})
 
 
 def _check_family(config: TrainConfig, features: Features) -> None:

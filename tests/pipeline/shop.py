@@ -122,7 +122,7 @@ def declare(**blocks: Any) -> Declaration:
         "features": FEATURES,
         "labels": {
             "like": {"column": "rating", "at_least": 4},
-            "dwell": {"column": "dwell", "task": "regression"},
+            "dwell": {"column": "dwell", "task": "regression", "weight": 0.5},
         },
         "weight": "weight",
         "histories": {

@@ -21,8 +21,8 @@ def test_features(data_set):
     assert (features.user_key, features.item_key, features.time_key) == ("user", "item", "time")
     assert (features.user_id, features.item_id) == ("user", "item")
     assert (features.weighted, features.sequences) == (True, False)
-    assert [(label.name, label.task) for label in features.labels] == [
-        ("like", "binary"), ("dwell", "regression")
+    assert [(label.name, label.task, label.weight) for label in features.labels] == [
+        ("like", "binary", 1), ("dwell", "regression", 0.5)
     ]  # fmt: skip
     sizes = {t.name: (t.vocabulary, t.oov) for t in features.tables}
     counts = train_counts(data_set, "item")
