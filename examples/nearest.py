@@ -27,7 +27,13 @@ def main(export: Path) -> None:
     import pyarrow.parquet as pq
     import tensorflow as tf
 
-    table = pq.read_table(export / "assets.extra" / "item_vectors.parquet")
+    path = export / "assets.extra" / "item_vectors.parquet"
+    if not path.is_file():
+        raise click.ClickException(
+            f"{path} is not there: only a version of a model whose scores are products of vectors "
+            "has it (two_tower, mf, youtube_dnn, sasrec, …)"
+        )
+    table = pq.read_table(path)
     items = np.array(table["item"].to_pylist())
     vectors = np.array(table["vector"].to_pylist(), np.float32)
     index = faiss.IndexHNSWFlat(vectors.shape[1], 32, faiss.METRIC_INNER_PRODUCT)

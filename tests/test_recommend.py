@@ -398,3 +398,7 @@ def test_an_index_of_the_vectors_finds_what_is_recommended(runs: dict[str, Path]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.endswith("Faiss found 10.00\n")
+    other = subprocess.run([*command[:-1], str(runs["both"])], capture_output=True, text=True)
+    assert other.returncode == 1
+    assert "item_vectors.parquet is not there: only" in other.stderr
+    assert "Traceback" not in other.stderr

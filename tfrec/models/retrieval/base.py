@@ -17,6 +17,7 @@ SCORE = "score"
 # Training settings for scores of vectors of length 1, and some 1,000,000 examples.
 OF_UNIT_VECTORS: dict[str, Any] = {
     "batch_size": 2048,
+    "validations_per_epoch": 1,
     "optimizers": {
         "embedding": {"learning_rate": 0.01, "schedule": {"kind": "cosine"}},
         "dense": {"learning_rate": 0.003, "schedule": {"kind": "cosine"}},

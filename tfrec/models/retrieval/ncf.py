@@ -42,7 +42,10 @@ class NCF(RetrievalModel):
         ValueError: the features have no id of the user.
     """
 
-    defaults: ClassVar[dict[str, Any]] = {"item_loss": {"kind": "bce", "negatives": 4}}
+    defaults: ClassVar[dict[str, Any]] = {
+        "validations_per_epoch": 1,
+        "item_loss": {"kind": "bce", "negatives": 4},
+    }
 
     def __init__(
         self,
