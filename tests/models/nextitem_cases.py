@@ -80,7 +80,7 @@ NEXT_ITEM_CASES: dict[str, Case] = {
         variants=({"blocks": 2}, {"heads": 1}, {"pre_norm": False}),
     ),
     "bert4rec": Case(
-        _BLOCKS,
+        {**_BLOCKS, "attention_dropout": 0.0},
         bert4rec,
         newest_kind,
         _NO_ORDER,

@@ -34,7 +34,8 @@ class BERT4Rec(NextItemModel):
         dim: length of the item vectors.
         blocks: number of Transformer blocks.
         heads: of the attention.
-        dropout: of the vectors and in the blocks, the attention's weights among them.
+        dropout: of the vectors and in the blocks.
+        attention_dropout: of the attention's weights.
         masked: share of a sequence's items that are masked in training.
         last_only: share of the sequences in which only the last item is.
         stddev: of the initial vectors and matrices.
@@ -51,6 +52,7 @@ class BERT4Rec(NextItemModel):
         blocks: Width = 2,
         heads: Width = 2,
         dropout: Share = 0.2,
+        attention_dropout: Share = 0.2,
         masked: Share = 0.5,
         last_only: Share = 0.1,
         stddev: float = 0.02,
@@ -63,7 +65,12 @@ class BERT4Rec(NextItemModel):
         self.dropout = Dropout(dropout)
         self.blocks = [
             TransformerBlock(
-                heads, 4 * dim, dropout, "gelu", attention_dropout=dropout, stddev=stddev
+                heads,
+                4 * dim,
+                dropout,
+                "gelu",
+                attention_dropout=attention_dropout,
+                stddev=stddev,
             )
             for _ in range(blocks)
         ]
