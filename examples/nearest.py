@@ -22,17 +22,18 @@ K = 10
 @click.option("--export", required=True, type=Path, help="A version of an export.")
 def main(export: Path) -> None:
     """Print how many of the best items of some users the index finds."""
-    import faiss
-    import numpy as np
-    import pyarrow.parquet as pq
-    import tensorflow as tf
-
     path = export / "assets.extra" / "item_vectors.parquet"
     if not path.is_file():
         raise click.ClickException(
             f"{path} is not there: only a version of a model whose scores are products of vectors "
             "has it (two_tower, mf, youtube_dnn, sasrec, …)"
         )
+
+    import faiss
+    import numpy as np
+    import pyarrow.parquet as pq
+    import tensorflow as tf
+
     table = pq.read_table(path)
     items = np.array(table["item"].to_pylist())
     vectors = np.array(table["vector"].to_pylist(), np.float32)

@@ -127,10 +127,12 @@ class Transform(Step):
         place: Path,
     ) -> str:
         """Digest of all that ids and numbers mean, and of the training examples themselves."""
+        labels = tuple(dataclasses.replace(label, weight=1.0) for label in features.labels)
+        described = dataclasses.replace(features, labels=labels).to_dict()
         columns = features_of(learned).items()
         ranges = {name: [f.num_stats.min, f.num_stats.max] for name, f in columns}
         files = [*(place / "vocabulary").iterdir(), *(place / "examples").glob("train-*")]
-        return digest_of_values([features.to_dict(), ranges, digest_of_files(files, place)])
+        return digest_of_values([described, ranges, digest_of_files(files, place)])
 
     def digest(self, place: Path) -> str:
         """Without the graph, whose files differ from run to run: the fingerprint stands for it."""

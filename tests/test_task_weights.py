@@ -323,6 +323,8 @@ def test_weights_need_several_tasks_and_gradnorm_a_layer_that_they_share(
     weights = ["--set", "task_weights={kind: gradnorm}"]
     one = CliRunner().invoke(train.main, [*command, "dnn", *weights])
     assert "task_weights need several labels; the run has one, 'bought'" in one.output
+    none = CliRunner().invoke(train.main, [*command, "mf", *weights, "--set", "labels=[]"])
+    assert "task_weights need several labels; the run has none" in none.output
     labels = ["--set", "labels=[opened,bought]"]
     esmm = CliRunner().invoke(train.main, [*command, "esmm", *weights, *labels])
     assert "gradnorm needs a layer that all tasks share" in esmm.output

@@ -49,7 +49,7 @@ def test_search_goes_on_and_exports_the_best(shop: Path, tmp_path: Path) -> None
     assert len(runs) == 3  # two of them were not run again
     scores = {run: json.loads((run / "metrics.json").read_text())["best_score"] for run in runs}
     best = max(scores, key=lambda run: scores[run])
-    assert f"best: {best}" in result.output
+    assert f"score: validation, auc of bought\nbest: {best}" in result.output
     assert (best / "export").is_dir()
     table = [line for line in result.output.splitlines() if line.startswith("| ")]
     assert len(table) == 2 + 3

@@ -270,9 +270,11 @@ class Features:
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready form, the inverse of `from_dict`."""
         values = dataclasses.asdict(self)
-        for label in values["labels"]:
-            if label["after"] is None:  # as in all data sets; runs may know more
-                del label["after"]
+        for label, values_of in zip(self.labels, values["labels"], strict=True):
+            if label.after is None:  # as in all data sets; runs may know more
+                del values_of["after"]
+            if label.weight == 1:
+                del values_of["weight"]
         return {"format": FORMAT, **values}
 
     @classmethod

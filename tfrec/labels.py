@@ -43,7 +43,7 @@ def check_labels(config: TrainConfig, features: Features) -> list[str]:
             "there is no other one to compare models by; declare another `split`"
         )
     return [
-        f"no example of validation has label {name!r}: early stopping does not look at it"
+        f"no example of validation has label {name!r}: models are compared without it"
         for name in missing
         if not config.monitor
     ]

@@ -112,8 +112,9 @@ class CandidateRanker(tf.Module):
 
 
 def ranks(features: Features, data: Path) -> bool:
-    """Whether a data set names its items, so that `rank` can be asked for them."""
+    """Whether a data set names its items, or will, so that `rank` can be asked for them."""
     if features.item_id is None or features.item_key is None:
         return False
     learned = features.table(features.feature(features.item_id).table).learned
-    return learned and (data / "items").is_dir()  # TFX's data sets have none
+    # TFX's data sets have none.
+    return learned and ((data / "items").is_dir() or not data.is_dir())

@@ -266,8 +266,9 @@ def _check_tasks(config: TrainConfig, labels: list[str]) -> None:
         UserError: a task that the run does not have, or weights for one task alone.
     """
     weights = config.task_weights
-    if weights and len(labels) == 1:
-        raise UserError(f"task_weights need several labels; the run has one, {labels[0]!r}")
+    if weights and len(labels) < 2:
+        one = f"one, {labels[0]!r}" if labels else "none"
+        raise UserError(f"task_weights need several labels; the run has {one}")
     named = {"task_weights.weights": weights.weights if weights else (), "monitor": config.monitor}
     for key, names in named.items():
         for name in names or ():

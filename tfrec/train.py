@@ -135,7 +135,6 @@ def train(
         from tfrec.runs import Run, first_step, resolve
         from tfrec.strategies import is_chief, make_strategy, serve
         from tfrec.training import Interrupted, Trainer
-        from tfrec.validation import judged_by
     from rich.console import Console
 
     if isinstance(strategy, str) and serve(strategy):
@@ -176,7 +175,7 @@ def train(
     run.add_metrics(
         best=asdict(best) if best else None,
         best_score=trainer.score(best) if best else None,
-        judged_by=judged_by(trainer.evaluator.monitored) if trainer.evaluator else None,
+        judged_by=trainer.judged_by(best) if best else None,
         history=[asdict(validation) for validation in trainer.history],
         seconds=round(time.perf_counter() - started, 1),
         examples_per_second=round(trainer.examples_per_second),

@@ -29,7 +29,7 @@ from tfrec.progress import Line
 from tfrec.runs import Run
 from tfrec.strategies import agreement, coordinator, dealt, distributed, is_chief
 from tfrec.strict import NotFiniteError, UserError
-from tfrec.validation import Validation, judged_by, shown
+from tfrec.validation import Validation, shown
 
 SHOWN_STEPS = 20
 _NOT_FINITE = re.compile(r"(the (?:loss|input \S+|gradient of \S+)) : Tensor had")
@@ -145,8 +145,7 @@ class Trainer:
         title = f"model {self.config.model.id} on {self.run.features.name}"
         parts = [title, description(self.groups, self.config.optimizers, self.optimizer)]
         if self.evaluator:
-            judged = judged_by(self.evaluator.monitored)
-            parts.append(f"measured on {self.evaluator.about()}, judged by {judged}")
+            parts.append(f"measured on {self.evaluator.about()}")
         return "\n".join([*parts, *(f"warning: {text}" for text in self.warnings)])
 
     def resume(self) -> int | None:
@@ -371,6 +370,10 @@ class Trainer:
     def score(self, validation: Validation) -> float:
         """What validations are compared by: higher is better."""
         return validation.score(self.evaluator.monitored) if self.evaluator else -math.inf
+
+    def judged_by(self, validation: Validation) -> str:
+        """What its score is, in words."""
+        return validation.judged_by(self.evaluator.monitored) if self.evaluator else ""
 
     def _best(self) -> Validation | None:
         measured = [v for v in self.history if v.metrics]

@@ -115,7 +115,8 @@ def main(config: str, output: Path, trials: int | None) -> None:
         from tfrec.export import export
         from tfrec.runs import Run
     run = Run.load(best)
-    click.echo(f"score: validation, {run.metrics()['judged_by']}")
+    if judged_by := run.metrics().get("judged_by"):  # older runs do not tell
+        click.echo(f"score: validation, {judged_by}")
     click.echo(f"best: {best}\nexported {export(run, run.best_model())}")
 
 

@@ -42,13 +42,24 @@ class Validation:
 
         Tasks of which no example has the label have no part in it.
         """
-        scores = [score for item in monitored.items() for score in self._scores(*item)]
+        scores = self._scores(monitored).values()
         return sum(scores) / len(scores) if scores else -math.inf
 
-    def _scores(self, task: str, metrics: Signed) -> list[float]:
-        """The first one that there is, or none."""
-        values = [(self.metrics.get(task, {}).get(name), sign) for name, sign in metrics]
-        return [sign * value for value, sign in values if value is not None][:1]
+    def judged_by(self, monitored: Monitored) -> str:
+        """What its score is, in words."""
+        parts = list(self._scores(monitored))
+        return f"the mean of {', '.join(parts)}" if len(parts) > 1 else "".join(parts)
+
+    def _scores(self, monitored: Monitored) -> dict[str, float]:
+        """By what they are of: of each task the first metric that there is, or none."""
+        found = {}
+        for task, metrics in monitored.items():
+            for name, sign in metrics:
+                value = self.metrics.get(task, {}).get(name)
+                if value is not None:
+                    found[f"{'-' if sign < 0 else ''}{name} of {task}"] = sign * value
+                    break
+        return found
 
     def text(self) -> str:
         """All of it, but for the gates, in one line."""
@@ -65,12 +76,6 @@ class Validation:
             known = {name: value for name, value in values.items() if value is not None}
             found |= {f"validation/{task}/{name}": value for name, value in known.items()}
         return found
-
-
-def judged_by(monitored: Monitored) -> str:
-    """What validations are compared by, in words."""
-    parts = [f"{'-' if m[0][1] < 0 else ''}{m[0][0]} of {task}" for task, m in monitored.items()]
-    return f"the mean of {', '.join(parts)}" if len(parts) > 1 else parts[0]
 
 
 def shown(metrics: Metrics) -> str:
