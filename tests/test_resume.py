@@ -20,6 +20,7 @@ from click.testing import CliRunner
 
 from tests.full_disk import on_full_disk
 from tfrec import train
+from tfrec.checkpoints import Position
 
 SETTINGS = (
     "batch_size=16", "epochs=4", "patience=9", "checkpoint_steps=5", "deterministic=true",
@@ -71,6 +72,15 @@ def uninterrupted(shop: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     done = run(shop, output)
     assert done.returncode == 0, done.stderr
     return output
+
+
+def test_seconds_are_those_of_all_processes() -> None:
+    first, second = Position(), Position()
+    first.elapsed = 100.0
+    first.store()
+    second.variable.assign(first.variable)
+    second.load()
+    assert second.elapsed_now() >= first.elapsed >= 100
 
 
 def test_two_runs_of_one_seed_are_equal_bit_for_bit(

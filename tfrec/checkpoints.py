@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -28,26 +29,34 @@ class Position:
         variable: what a checkpoint holds of it.
         examples: trained on.
         seconds: of training, without validations.
+        elapsed: seconds of all, in all processes of the run, up to the last `store`.
     """
 
     def __init__(self) -> None:
         with tf.device("CPU"):
             self.variable = tf.Variable("", dtype=tf.string, trainable=False)
         self.epoch = self.step_in_epoch = self.examples = 0
-        self.seconds = 0.0
+        self.seconds = self.elapsed = 0.0
+        self._since = time.perf_counter()
         self.history: list[dict[str, Any]] = []
 
     def store(self) -> None:
         """Puts the values into the variable."""
+        self.elapsed, self._since = self.elapsed_now(), time.perf_counter()
         self.variable.assign(json.dumps({name: getattr(self, name) for name in _STORED}))
 
     def load(self) -> None:
         """Takes the values from the variable."""
         for name, value in json.loads(self.variable.numpy()).items():
             setattr(self, name, value)
+        self._since = time.perf_counter()
+
+    def elapsed_now(self) -> float:
+        """`elapsed`, up to now."""
+        return self.elapsed + time.perf_counter() - self._since
 
 
-_STORED = ("epoch", "step_in_epoch", "examples", "seconds", "history")
+_STORED = ("epoch", "step_in_epoch", "examples", "seconds", "elapsed", "history")
 
 
 @contextlib.contextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -150,7 +149,6 @@ def train(
     if run.finished and not overwrite:
         console.print(f"{output} is finished", soft_wrap=True)
         return run.metrics()
-    started = time.perf_counter()
     trainer = Trainer(run, console, devices, watch)
     if chief:  # the model could be built: from here on there is a run
         run.start(overwrite)
@@ -177,7 +175,7 @@ def train(
         best_score=trainer.score(best) if best else None,
         judged_by=trainer.judged_by(best) if best else None,
         history=[asdict(validation) for validation in trainer.history],
-        seconds=round(time.perf_counter() - started, 1),
+        seconds=round(trainer.position.elapsed_now(), 1),
         examples_per_second=round(trainer.examples_per_second),
         parameters=sum(int(tf.size(v)) for v in trainer.model.trainable_variables),
     )
