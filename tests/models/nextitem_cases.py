@@ -53,7 +53,8 @@ def bert4rec(model: Any, inputs: Arrays) -> Array:
         states = layer_norm(model.norm, states)
         for block in model.blocks:
             states = transformer_block(block, states, activation=gelu)
-        users.append(gelu(reference.dense(model.projection, states[-1])))
+        projected = gelu(reference.dense(model.projection, states[-1]))
+        users.append(layer_norm(model.projection_norm, projected))
     biases = reference.looked_up(model.biases.table.numpy(), items_of(model, inputs)["item"])
     return product(model, inputs, np.array(users)) + biases[:, 0]
 

@@ -20,14 +20,14 @@ from tfrec.models.nextitem.base import SEQUENCES, NextItemModel, followed_by
 
 @keras.utils.register_keras_serializable("tfrec")
 class BERT4Rec(NextItemModel):
-    """s = ⟨GELU(W h_t + b), v⟩ + b_v, h_t of Transformer blocks over both sides of [MASK] at t.
+    """s = ⟨LN(GELU(W h_t + b)), v⟩ + b_v, h_t of Transformer blocks over both sides of [MASK] at t.
 
     In training some items of a sequence are masked, and told from the others. To recommend, one
     [MASK] follows the history, and nothing else is masked.
 
     Source: Sun et al. 2019, BERT4Rec: Sequential Recommendation with Bidirectional Encoder
-    Representations from Transformer, sections 3.3 to 3.6, with the initial weights of section 4.3,
-    and dropout of the attention's weights as in its authors' code.
+    Representations from Transformer, sections 3.3 to 3.6, with the initial weights of section 4.3.
+    As in its authors' code there are a dropout of the attention's weights, and LN in equation 7.
 
     Args:
         features: of the data set, with a history of items.
@@ -76,6 +76,7 @@ class BERT4Rec(NextItemModel):
         ]
         initializer = keras.initializers.TruncatedNormal(stddev=stddev)
         self.projection = keras.layers.Dense(dim, "gelu", kernel_initializer=initializer)
+        self.projection_norm = keras.layers.LayerNormalization(epsilon=1e-6)
         self.cloze = Cloze(masked, last_only)
         self.cloze.build(())  # only training calls it
 
@@ -126,5 +127,5 @@ class BERT4Rec(NextItemModel):
 
     def _projected(self, states: tf.Tensor, masked: tf.Tensor) -> tf.Tensor:
         """(n, dim + 1) what the scores of items are products with, at masked steps."""
-        value = self.projection(tf.boolean_mask(states, masked))
+        value = self.projection_norm(self.projection(tf.boolean_mask(states, masked)))
         return tf.concat([value, tf.ones_like(value[:, :1])], axis=-1)
