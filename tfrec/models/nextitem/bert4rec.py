@@ -43,7 +43,8 @@ class BERT4Rec(NextItemModel):
     Call: dict of inputs → {"score": (batch,)}. Memory: batch × heads × events².
     """
 
-    defaults: ClassVar[dict[str, Any]] = SEQUENCES
+    # Few of the events are told in an epoch, and it rises slowly.
+    defaults: ClassVar[dict[str, Any]] = {**SEQUENCES, "epochs": 100, "patience": 10}
 
     def __init__(
         self,
