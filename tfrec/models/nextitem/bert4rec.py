@@ -43,7 +43,7 @@ class BERT4Rec(NextItemModel):
     Call: dict of inputs → {"score": (batch,)}. Memory: batch × heads × events².
     """
 
-    # Few of the events are told in an epoch, and it rises slowly.
+    # Half of the events are told in an epoch: metrics rise slowly.
     defaults: ClassVar[dict[str, Any]] = {**SEQUENCES, "epochs": 100, "patience": 10}
 
     def __init__(
